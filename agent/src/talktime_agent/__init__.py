@@ -1,0 +1,1 @@
+"""The livekit-agents worker: one session = talk + meter + charge."""

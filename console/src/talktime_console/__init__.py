@@ -1,0 +1,1 @@
+"""The talktime command line for finance and SREs."""

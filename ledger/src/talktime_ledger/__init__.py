@@ -1,0 +1,1 @@
+"""Money: prices, reservations, usage, reports. Pure core, wire models, client; server for PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Project, SFUPool and RateCard: the one source of the CRD schemas."""

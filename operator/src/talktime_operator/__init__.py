@@ -1,0 +1,1 @@
+"""The kopf operator: Project, SFUPool, RateCard to children, status, metrics."""

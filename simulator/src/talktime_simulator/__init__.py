@@ -1,0 +1,1 @@
+"""OpenAI Realtime server with billing ground truth, and synthetic participants."""

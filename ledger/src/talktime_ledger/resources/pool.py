@@ -1,0 +1,134 @@
+"""`SFUPool`: self-hosted LiveKit nodes and their fallback. What an SRE scales."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+from pydantic import Field
+
+from .schema import Column, Duration, Kind, MoneyString, NameRef, Resources, Rule, Spec, Url
+
+
+class FallbackMode(StrEnum):
+    """When new rooms go to the fallback LiveKit."""
+
+    AUTO = "Auto"
+    FORCE = "Force"
+    NEVER = "Never"
+
+
+class Webhooks(StrEnum):
+    """How the fallback tells about joins and leaves."""
+
+    REACHABLE = "Reachable"
+    POLL = "Poll"
+
+
+class Autoscaling(Spec):
+    """Node count by concurrent sessions; held while `spec.replicas` is set."""
+
+    min: int = Field(1, ge=0, le=100)
+    max: int = Field(3, ge=1, le=100)
+    sessions_per_node: int = Field(100, ge=1, le=10_000)
+    headroom_percent: int = Field(20, ge=0, le=90)
+
+    cel: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.min <= self.max", "autoscaling.min must not be above autoscaling.max"),
+    )
+
+
+class Ports(Spec):
+    """Host ports of each node."""
+
+    http: int = Field(7880, ge=1, le=65535)
+    tcp: int = Field(7881, ge=1, le=65535)
+    udp: int = Field(7882, ge=1, le=65535)
+    metrics: int = Field(6789, ge=1, le=65535)
+
+
+class Network(Spec):
+    """How participants and agents reach the nodes."""
+
+    public_url: Url | None = Field(None, description="URL told to participants. Unset: the in-cluster Service.")
+    internal_url: Url | None = Field(None, description="URL for agents and gateway. Unset: the in-cluster Service.")
+    use_external_ip: bool = Field(False, description="Let each node find its public address by STUN.")
+    tls_secret_ref: NameRef | None = None
+    ports: Ports = Field(default_factory=lambda: Ports.model_validate({}))
+
+
+class Redis(Spec):
+    """State shared by the nodes. Unset address: an embedded Redis for this pool."""
+
+    address: str | None = Field(None, max_length=255, description="host:port of your own Redis.")
+    password_secret_ref: NameRef | None = Field(None, description="Secret with the key `password`.")
+    tls: bool = False
+
+
+class Drain(Spec):
+    """How long a draining node waits for its sessions."""
+
+    deadline: Duration = "2h"
+
+
+class Health(Spec):
+    """When a node or the pool counts as sick."""
+
+    interval: Duration = "5s"
+    failure_threshold: int = Field(3, ge=1, le=20)
+    media_probe: bool = Field(False, description="Join, publish and hear back from a probe pod.")
+
+
+class Fallback(Spec):
+    """A second LiveKit (Cloud) with its own keys."""
+
+    mode: FallbackMode = FallbackMode.NEVER
+    url: Url | None = None
+    secret_ref: NameRef | None = Field(None, description="Secret with the keys `api-key` and `api-secret`.")
+    standby_replicas: int = Field(1, ge=0, le=100)
+    failback_after: Duration = "5m"
+    webhooks: Webhooks = Webhooks.POLL
+
+    cel: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.mode == 'Never' || (has(self.url) && has(self.secretRef))",
+            "fallback.mode Auto and Force need fallback.url and fallback.secretRef",
+        ),
+    )
+
+
+class SFUPoolSpec(Spec):
+    """`SFUPool.spec`, in the release namespace. `replicas` set = fixed size, autoscaling held."""
+
+    replicas: int | None = Field(None, ge=0, le=100, description="Set by you or `kubectl scale`; holds autoscaling.")
+    autoscaling: Autoscaling = Field(default_factory=lambda: Autoscaling.model_validate({}))
+    network: Network = Field(default_factory=lambda: Network.model_validate({}))
+    redis: Redis = Field(default_factory=lambda: Redis.model_validate({}))
+    node_selector: dict[str, str] = Field(default_factory=dict, max_length=16)
+    node_monthly_cost: MoneyString | None = Field(None, description="USD one node costs per month.")
+    drain: Drain = Field(default_factory=lambda: Drain.model_validate({}))
+    health: Health = Field(default_factory=lambda: Health.model_validate({}))
+    fallback: Fallback = Field(default_factory=lambda: Fallback.model_validate({}))
+    resources: Resources | None = None
+
+
+SFU_POOL = Kind(
+    kind="SFUPool",
+    plural="sfupools",
+    singular="sfupool",
+    short_names=("sfu",),
+    namespaced=True,
+    columns=(
+        Column("Active", ".status.active.target"),
+        Column("Nodes", ".status.nodesSummary"),
+        Column("Sessions", ".status.sessions", "integer"),
+        Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+        Column("Reason", ".status.conditions[?(@.type=='Ready')].reason", priority=1),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+    ),
+    scale={
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    },
+)

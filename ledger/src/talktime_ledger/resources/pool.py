@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from .schema import Column, Duration, Kind, MoneyString, NameRef, Resources, Rule, Spec, Url
+from .status import SFUPoolStatusFields
 
 
 class FallbackMode(StrEnum):
@@ -50,9 +51,15 @@ class Ports(Spec):
 class Network(Spec):
     """How participants and agents reach the nodes."""
 
-    public_url: Url | None = Field(None, description="URL told to participants. Unset: the in-cluster Service.")
-    internal_url: Url | None = Field(None, description="URL for agents and gateway. Unset: the in-cluster Service.")
-    use_external_ip: bool = Field(False, description="Let each node find its public address by STUN.")
+    public_url: Url | None = Field(
+        None, alias="publicURL", description="URL told to participants. Unset: the in-cluster Service."
+    )
+    internal_url: Url | None = Field(
+        None, alias="internalURL", description="URL for agents and gateway. Unset: the in-cluster Service."
+    )
+    use_external_ip: bool = Field(
+        False, alias="useExternalIP", description="Let each node find its public address by STUN."
+    )
     tls_secret_ref: NameRef | None = None
     ports: Ports = Field(default_factory=lambda: Ports.model_validate({}))
 
@@ -118,6 +125,12 @@ SFU_POOL = Kind(
     singular="sfupool",
     short_names=("sfu",),
     namespaced=True,
+    spec=SFUPoolSpec,
+    status=SFUPoolStatusFields,
+    description="Self-hosted LiveKit SFU nodes and their fallback.",
+    ready="rooms can be opened: the active target is healthy (every wanted node answers, or the fallback is in use), keys exist.",
+    categories=("all", "talktime"),
+    name_max=40,
     columns=(
         Column("Active", ".status.active.target"),
         Column("Nodes", ".status.nodesSummary"),

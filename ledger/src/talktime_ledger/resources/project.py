@@ -20,6 +20,7 @@ from .schema import (
     Text,
     Url,
 )
+from .status import ProjectStatusFields
 
 DEFAULT_WRAP_UP = (
     "You are approaching the time limit. Please summarize and conclude the conversation in the next {minutes} minutes."
@@ -177,7 +178,11 @@ class ProjectSpec(Spec):
     """`Project.spec`. Budget, limits and pause apply live; instructions, caps, providers, image to new sessions."""
 
     budget: Budget
-    providers: tuple[Provider, ...] = Field(min_length=1, max_length=8)
+    providers: tuple[Provider, ...] = Field(
+        min_length=1,
+        max_length=8,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     agent: AgentSpec
     media: Media
     post_processing: PostProcessing | None = None
@@ -185,7 +190,7 @@ class ProjectSpec(Spec):
     cel: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.providers.all(p, self.providers.exists_one(q, q.name == p.name))",
-            "providers[].name must be unique",
+            "providers[].name must be unique: two providers have one name, rename one",
             ".providers",
         ),
     )
@@ -197,6 +202,15 @@ PROJECT = Kind(
     singular="project",
     short_names=("tproj",),
     namespaced=True,
+    spec=ProjectSpec,
+    status=ProjectStatusFields,
+    description="A budget, providers and an agent: interviews within budget.",
+    ready=(
+        "new sessions can be held now: BudgetAvailable, PriceKnown, BudgetFeasible, CredentialsValid, MediaHealthy and LedgerReachable"
+        " are not False, at least one agent is ready (or minReplicas is 0), and the Project is not paused."
+    ),
+    categories=("all", "talktime"),
+    name_max=40,
     columns=(
         Column("Budget", ".spec.budget.amount"),
         Column("Spent", ".status.budget.posted"),

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from .schema import Column, Kind, RateString, Rule, Spec
+from .status import RateCardStatusFields
 
 
 class Vendor(StrEnum):
@@ -68,6 +69,10 @@ RATE_CARD = Kind(
     singular="ratecard",
     short_names=("rate",),
     namespaced=False,
+    spec=RateCardSpec,
+    status=RateCardStatusFields,
+    description="Prices of one model or transport, effective-dated.",
+    ready="the ledger prices new usage with this card.",
     columns=(
         Column("Provider", ".spec.provider"),
         Column("Model", ".spec.model"),

@@ -1,0 +1,137 @@
+"""Status of the three kinds, as the operator writes it. Amounts are USD decimal strings as the ledger counts them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from .schema import Spec, Text
+
+Moment = Annotated[str, StringConstraints(max_length=40)]
+"""RFC 3339 UTC."""
+
+
+class Condition(Spec):
+    """metav1.Condition."""
+
+    type: Annotated[str, StringConstraints(max_length=64)]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$", max_length=64)]
+    message: Text = ""
+    last_transition_time: Annotated[
+        str, StringConstraints(max_length=40), Field(json_schema_extra={"format": "date-time"})
+    ]
+    observed_generation: int = 0
+
+
+Conditions = Annotated[
+    tuple[Condition, ...],
+    Field(
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    ),
+]
+
+
+class BudgetState(StrEnum):
+    """Where the Project stands between its budget and its limits."""
+
+    OK = "OK"
+    SOFT_LIMIT = "SoftLimit"
+    HARD_LIMIT = "HardLimit"
+
+
+class BudgetStatus(Spec):
+    """The account of the current period."""
+
+    amount: str | None = Field(None, max_length=32)
+    posted: str | None = Field(None, max_length=32, description="USD spent.")
+    reserved: str | None = Field(None, max_length=32, description="USD held by live sessions.")
+    available: str | None = Field(None, max_length=32, description="amount - posted - reserved.")
+    forecast: str | None = Field(None, max_length=32, description="USD expected at the end of the period.")
+    used_percent: str | None = Field(None, max_length=16, description="posted / amount.")
+    state: BudgetState | None = None
+    period: str | None = Field(None, max_length=32)
+
+
+class SessionsStatus(Spec):
+    """Counts of sessions."""
+
+    open: int = 0
+    attached: int = 0
+    waiting: int = 0
+    completed: int = 0
+
+
+class AgentsStatus(Spec):
+    """Agent replicas."""
+
+    desired: int = 0
+    ready: int = 0
+    busy: int = Field(0, description="Agent pods that hold a session.")
+    draining: int = Field(0, description="Agent pods that take no new session and finish theirs.")
+    summary: Annotated[str, StringConstraints(max_length=32)] = Field("", description="ready/desired.")
+
+
+class MediaStatus(Spec):
+    """Where new rooms are opened."""
+
+    active: Annotated[str, StringConstraints(max_length=32)] = Field("", description="SelfHosted, Fallback or Unknown.")
+    pool: Annotated[str, StringConstraints(max_length=128)] = ""
+
+
+class ProjectStatusFields(Spec):
+    """`Project.status`."""
+
+    observed_generation: int = 0
+    budget: BudgetStatus | None = None
+    sessions: SessionsStatus | None = None
+    agents: AgentsStatus | None = None
+    media: MediaStatus | None = None
+    conditions: Conditions = ()
+
+
+class ActiveTarget(Spec):
+    """Which LiveKit new rooms go to, since when and why."""
+
+    target: Literal["SelfHosted", "Fallback"]
+    since: Moment
+    reason: Text = ""
+
+
+class NodeStatus(Spec):
+    """One SFU node."""
+
+    name: Annotated[str, StringConstraints(max_length=253)]
+    node_id: Annotated[str, StringConstraints(max_length=64)] = Field("", alias="nodeID")
+    address: Annotated[str, StringConstraints(max_length=64)] = ""
+    rooms: int | None = None
+    state: Literal["Ready", "Draining", "Sick", "Unknown"]
+
+
+class SFUPoolStatusFields(Spec):
+    """`SFUPool.status`."""
+
+    observed_generation: int = 0
+    replicas: int = 0
+    selector: Annotated[str, StringConstraints(max_length=256)] = ""
+    active: ActiveTarget | None = None
+    nodes: tuple[NodeStatus, ...] = Field(
+        (),
+        max_length=100,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    nodes_summary: Annotated[str, StringConstraints(max_length=32)] = Field("", description="ready/wanted.")
+    sessions: int | None = None
+    conditions: Conditions = ()
+
+
+class RateCardStatusFields(Spec):
+    """`RateCard.status`."""
+
+    observed_generation: int = 0
+    entries: int = 0
+    effective_from: Moment | None = None
+    conditions: Conditions = ()

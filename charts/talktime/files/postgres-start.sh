@@ -1,0 +1,29 @@
+#!/bin/sh
+# Starts the trial database of the chart; `ready` asks whether it answers.
+# Works in any image that has PostgreSQL's server programs: on PATH, or where Debian puts them.
+set -eu
+PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)"
+export PATH
+
+if [ "${1:-}" = ready ]; then
+  exec pg_isready --quiet --host 127.0.0.1 --username talktime --dbname talktime
+fi
+
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  # Into a side folder first: a pod killed in the middle of initdb starts over instead of finding half a cluster.
+  rm -rf "$PGDATA" "$PGDATA.new"
+  initdb --pgdata "$PGDATA.new" --username talktime --pwfile "$PASSWORD_FILE" \
+    --auth-host scram-sha-256 --auth-local peer --encoding UTF8 --locale C.UTF-8 --data-checksums
+  echo "host all all all scram-sha-256" >> "$PGDATA.new/pg_hba.conf"
+  # A socket-only server makes the database; --auth-local peer does not know the name, so this one moment trusts it.
+  sed -i 's/^local\(.*\)peer$/local\1trust/' "$PGDATA.new/pg_hba.conf"
+  pg_ctl --pgdata "$PGDATA.new" --wait --silent -o "-c listen_addresses= -c unix_socket_directories=/tmp" start
+  createdb --host /tmp --username talktime talktime
+  pg_ctl --pgdata "$PGDATA.new" --wait --silent --mode fast stop
+  sed -i 's/^local\(.*\)trust$/local\1scram-sha-256/' "$PGDATA.new/pg_hba.conf"
+  mv "$PGDATA.new" "$PGDATA"
+fi
+
+exec postgres -D "$PGDATA" \
+  -c listen_addresses='*' -c unix_socket_directories=/var/run/postgresql -c timezone=UTC -c log_timezone=UTC \
+  -c max_connections=100 -c shared_buffers=64MB -c dynamic_shared_memory_type=mmap

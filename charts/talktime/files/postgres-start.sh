@@ -13,10 +13,9 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   # Into a side folder first: a pod killed in the middle of initdb starts over instead of finding half a cluster.
   rm -rf "$PGDATA" "$PGDATA.new"
   initdb --pgdata "$PGDATA.new" --username talktime --pwfile "$PASSWORD_FILE" \
-    --auth-host scram-sha-256 --auth-local peer --encoding UTF8 --locale C.UTF-8 --data-checksums
+    --auth-host scram-sha-256 --auth-local trust --encoding UTF8 --locale C.UTF-8 --data-checksums
   echo "host all all all scram-sha-256" >> "$PGDATA.new/pg_hba.conf"
-  # A socket-only server makes the database; --auth-local peer does not know the name, so this one moment trusts it.
-  sed -i 's/^local\(.*\)peer$/local\1trust/' "$PGDATA.new/pg_hba.conf"
+  # A server without a port makes the database; only for that moment is its socket trusted.
   pg_ctl --pgdata "$PGDATA.new" --wait --silent -o "-c listen_addresses= -c unix_socket_directories=/tmp" start
   createdb --host /tmp --username talktime talktime
   pg_ctl --pgdata "$PGDATA.new" --wait --silent --mode fast stop

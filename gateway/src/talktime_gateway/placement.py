@@ -1,0 +1,89 @@
+"""Which SFU node takes a new room. Pure; the node list is the operator's, time is passed in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+TAKING = ("Ready", "Unknown")
+"""Node states that may take rooms. Unknown is not sick: it stays in use, after the Ready ones (law 6)."""
+
+
+class Node(Protocol):
+    """An SFU node as the directory knows it."""
+
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def rooms(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+
+
+class No(Enum):
+    """Why no node was chosen."""
+
+    FULL = "PoolFull"
+    NONE = "NoNode"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A node id, or empty: LiveKit shall choose, because the operator has not told any nodes yet."""
+
+    node_id: str
+
+
+def choose(nodes: Sequence[Node], placed: Mapping[str, int], failed: Set[str], capacity: int) -> Choice | No:
+    """The Ready node with the fewest rooms, counting those ``placed`` since the operator last counted.
+
+    Nodes in ``failed`` (they refused a room moments ago) come last. ``capacity`` is rooms per node.
+    """
+    if not nodes:
+        return Choice("")
+    taking = [node for node in nodes if node.state in TAKING and node.node_id]
+    if not taking:
+        return No.NONE
+    free = [node for node in taking if node.rooms + placed.get(node.node_id, 0) < capacity]
+    if not free:
+        return No.FULL
+
+    def rank(node: Node) -> tuple[bool, int, int, str]:
+        load = node.rooms + placed.get(node.node_id, 0)
+        return node.node_id in failed, TAKING.index(node.state), load, node.node_id
+
+    return Choice(min(free, key=rank).node_id)
+
+
+class Recent:
+    """Rooms this replica placed, and nodes that failed it, in the last ``window`` seconds (monotonic)."""
+
+    def __init__(self, window: float = 15.0) -> None:
+        self._window = window
+        self._placed: deque[tuple[float, str]] = deque()
+        self._failed: dict[str, float] = {}
+
+    def place(self, node_id: str, now: float) -> None:
+        """A room was created on the node."""
+        self._placed.append((now, node_id))
+
+    def fail(self, node_id: str, now: float) -> None:
+        """The node did not take a room."""
+        self._failed[node_id] = now
+
+    def placed(self, now: float) -> dict[str, int]:
+        """Rooms placed per node id within the window."""
+        while self._placed and now - self._placed[0][0] > self._window:
+            self._placed.popleft()
+        counts: dict[str, int] = {}
+        for _, node_id in self._placed:
+            counts[node_id] = counts.get(node_id, 0) + 1
+        return counts
+
+    def failed(self, now: float) -> frozenset[str]:
+        """Node ids that failed within the window."""
+        self._failed = {node: at for node, at in self._failed.items() if now - at <= self._window}
+        return frozenset(self._failed)

@@ -1,0 +1,82 @@
+"""What to do about an open session whose room nobody uses, or that no agent serves. Pure.
+
+Every rule needs good data: a room list or participant list that could not be read decides nothing (law 6), and a
+session an agent has attached to is the agent's to close (law 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .rooms import Dispatch, Present
+
+STUCK_DISPATCH_SEC = 30.0
+"""A dispatch with a job, but no agent in the ledger after this long, is taken to be lost with its worker."""
+
+
+class Act(StrEnum):
+    """What the watcher does."""
+
+    NOTHING = "nothing"
+    CLOSE_GONE = "RoomVanished"
+    CLOSE_NO_SHOW = "NobodyJoined"
+    DELETE_ROOM = "ParticipantLeft"
+    REDISPATCH = "Redispatch"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One open session as seen now. Ages are seconds; ``alone_sec``: how long this replica has seen nobody there."""
+
+    age_sec: float
+    attached: bool
+    room_exists: bool
+    present: tuple[Present, ...]
+    alone_sec: float
+
+
+def participants(present: Sequence[Present]) -> list[Present]:
+    """Those who came to talk: no agents, no observers."""
+    return [p for p in present if not p.agent and p.identity.startswith("participant-")]
+
+
+def decide(seen: Seen, join_timeout: float) -> Act:
+    """Close what was never used, end what was left; REDISPATCH means "look at its dispatches"."""
+    if not seen.room_exists:
+        return Act.CLOSE_GONE if not seen.attached and seen.age_sec > join_timeout else Act.NOTHING
+    if participants(seen.present):
+        waiting = not seen.attached and not any(p.agent for p in seen.present)
+        return Act.REDISPATCH if waiting else Act.NOTHING
+    if seen.attached:
+        # LiveKit closes a room its participants left by itself, unless an observer stays in it
+        return Act.DELETE_ROOM if seen.alone_sec > 2 * join_timeout else Act.NOTHING
+    return Act.CLOSE_NO_SHOW if min(seen.age_sec, seen.alone_sec) > join_timeout else Act.NOTHING
+
+
+def needs_dispatch(dispatches: Sequence[Dispatch], now: float, after_sec: float) -> bool:
+    """Open-source LiveKit drops a dispatch that found no free worker. ``now`` is unix seconds.
+
+    True when the newest dispatch is older than ``after_sec`` without a job, or STUCK_DISPATCH_SEC old with one.
+    """
+    if not dispatches:
+        return True
+    newest = max(d.created_at for d in dispatches)
+    patience = STUCK_DISPATCH_SEC if any(d.alive for d in dispatches) else after_sec
+    return now - newest > patience
+
+
+class Alone:
+    """Since when each open session has been seen without a participant. Forgets sessions no longer open."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def note(self, present: Mapping[str, bool], now: float) -> None:
+        """``present``: per open session whether a participant is there. ``now`` is monotonic seconds."""
+        self._since = {s: self._since.get(s, now) for s, there in present.items() if not there}
+
+    def seconds(self, session: str, now: float) -> float:
+        """How long; 0 when a participant is there or the session was never looked at."""
+        return now - self._since.get(session, now)

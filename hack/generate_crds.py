@@ -4,9 +4,9 @@
 Usage: generate_crds.py            write the files
        generate_crds.py --check    exit 1 and name the files that are stale
 
-Why our own: pydantic emits JSON Schema 2020-12, a CRD wants a "structural" OpenAPI 3.0 subset (no $ref, no null type, no type-less
-anyOf, boolean exclusive bounds, every default spelled out so that nested defaults cascade). Anything this file cannot express raises,
-so a model that would be pruned or weakened by the API server never reaches crds/.
+Why our own: pydantic emits JSON Schema 2020-12, a CRD wants a "structural" OpenAPI 3.0 subset (no $ref, no null type, no
+type-less anyOf, boolean exclusive bounds, every default spelled out so that nested defaults cascade). Anything this file
+cannot express raises, so a model that would be pruned or weakened by the API server never reaches crds/.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def _convert(node: Mapping[str, Any], defs: Mapping[str, Any], path: str) -> Jso
         if out["default"] is None:
             del out["default"]
         elif out.get("type") == "object" and "properties" in out:
-            out["default"] = {}  # the fields' own defaults fill it
+            # Spelled out, because the API server evaluates CEL on a default before it fills nested defaults.
+            out["default"] = {name: sub["default"] for name, sub in out["properties"].items() if "default" in sub}
     if "type" not in out and not out.get("x-kubernetes-int-or-string"):
         if "enum" in out and all(isinstance(v, str) for v in out["enum"]):
             out["type"] = "string"
@@ -293,13 +294,8 @@ def render_reference() -> str:
             lines += [f"### {kind.kind}.{part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
             for path, sub, is_required in _rows(schema, ""):
                 default = sub.get("default")
-                shown = (
-                    "**required**"
-                    if is_required and default is None
-                    else ""
-                    if default in (None, {})
-                    else f"`{default}`"
-                )
+                has_own = default is not None and not isinstance(default, dict)
+                shown = f"`{default}`" if has_own else "**required**" if is_required else ""
                 lines.append(f"| `{path}` | {_type_text(sub)} | {_cell(shown)} | {_cell(sub.get('description', ''))} |")
             lines.append("")
             rules = [(p, rule) for p, s in _with_rules(schema, part) for rule in s]
@@ -322,7 +318,8 @@ def _with_rules(schema: JsonSchema, path: str) -> Iterator[tuple[str, list[dict[
 
 
 def outputs() -> dict[Path, str]:
-    files = {ROOT / "crds" / f"{kind.plural}.yaml": render_crd(kind) for kind in KINDS}
+    folders = (ROOT / "crds", ROOT / "charts" / "talktime" / "crds")  # Helm installs only what lies in its chart
+    files = {folder / f"{kind.plural}.yaml": render_crd(kind) for kind in KINDS for folder in folders}
     files[ROOT / "docs" / "reference.md"] = render_reference()
     return files
 

@@ -206,8 +206,8 @@ PROJECT = Kind(
     status=ProjectStatusFields,
     description="A budget, providers and an agent: interviews within budget.",
     ready=(
-        "new sessions can be held now: BudgetAvailable, PriceKnown, BudgetFeasible, CredentialsValid, MediaHealthy and LedgerReachable"
-        " are not False, at least one agent is ready (or minReplicas is 0), and the Project is not paused."
+        "new sessions can be held now: BudgetAvailable, PriceKnown, BudgetFeasible, CredentialsValid, MediaHealthy and"
+        " LedgerReachable are not False, an agent is ready (or minReplicas is 0), and the Project is not paused."
     ),
     categories=("all", "talktime"),
     name_max=40,
@@ -224,3 +224,8 @@ PROJECT = Kind(
         Column("Age", ".metadata.creationTimestamp", "date"),
     ),
 )
+
+
+def agent_name(namespace: str, name: str) -> str:
+    """LiveKit agent name of a Project. The dot cannot stand in either part, so no two Projects share a name."""
+    return f"tt-{namespace}.{name}"

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,7 @@ class Kind(StrEnum):
 
 
 PREFIXES = {"tts_": Kind.SERVER, "tto_": Kind.OBSERVER, "ttt_": Kind.TICKET}
+_SESSION_ID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _SHAPE = re.compile(r"^(tt[sot]_)[A-Za-z0-9_\-]{16,200}$")
 
 
@@ -75,8 +77,10 @@ def new_ticket() -> str:
 
 
 def new_session_id() -> str:
-    """A fresh session id, which is also the room name: 128 bits, hex."""
-    return secrets.token_hex(16)
+    """A fresh session id, which is also the room name: 128 random bits in the form of a lower-case UUID."""
+    return str(uuid.UUID(bytes=secrets.token_bytes(16)))
 
 
-SESSION_ID = re.compile(r"^[0-9a-f]{32}$")
+def is_session_id(text: str) -> bool:
+    """Whether a room name has the form of our session ids (others share a LiveKit, probes for one)."""
+    return _SESSION_ID.match(text) is not None

@@ -6,21 +6,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
 
-TAKING = ("Ready", "Unknown")
+from talktime_ledger.wire import NodeState, PoolNode
+
+TAKING = (NodeState.READY, NodeState.UNKNOWN)
 """Node states that may take rooms. Unknown is not sick: it stays in use, after the Ready ones (law 6)."""
-
-
-class Node(Protocol):
-    """An SFU node as the directory knows it."""
-
-    @property
-    def node_id(self) -> str: ...
-    @property
-    def rooms(self) -> int: ...
-    @property
-    def state(self) -> str: ...
 
 
 class No(Enum):
@@ -37,23 +27,23 @@ class Choice:
     node_id: str
 
 
-def choose(nodes: Sequence[Node], placed: Mapping[str, int], failed: Set[str], capacity: int) -> Choice | No:
+def choose(nodes: Sequence[PoolNode], placed: Mapping[str, int], failed: Set[str], capacity: int) -> Choice | No:
     """The Ready node with the fewest rooms, counting those ``placed`` since the operator last counted.
 
     Nodes in ``failed`` (they refused a room moments ago) come last. ``capacity`` is rooms per node.
     """
     if not nodes:
         return Choice("")
-    taking = [node for node in nodes if node.state in TAKING and node.node_id]
+    taking = [node for node in nodes if node.state in TAKING and node.nodeID]
     if not taking:
         return No.NONE
-    free = [node for node in taking if node.rooms + placed.get(node.node_id, 0) < capacity]
+    free = [node for node in taking if node.rooms + placed.get(node.nodeID, 0) < capacity]
     if not free:
         return No.FULL
 
-    def rank(node: Node) -> tuple[bool, int, int, str]:
-        load = node.rooms + placed.get(node.node_id, 0)
-        return node.node_id in failed, TAKING.index(node.state), load, node.node_id
+    def rank(node: PoolNode) -> tuple[bool, int, int, str]:
+        load = node.rooms + placed.get(node.nodeID, 0)
+        return node.nodeID in failed, TAKING.index(node.state), load, node.nodeID
 
     return Choice(min(free, key=rank).node_id)
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import Request
 from fastapi.responses import JSONResponse
 
 TITLES = {
@@ -80,10 +79,3 @@ def response(problem: Problem) -> JSONResponse:
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body(problem), problem.status, headers, media_type="application/problem+json")
-
-
-async def handle(request: Request, error: Exception) -> JSONResponse:
-    """Exception handler of the app."""
-    assert isinstance(error, Problem)
-    request.state.reason = error.reason
-    return response(error)

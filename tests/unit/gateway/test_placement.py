@@ -1,16 +1,12 @@
 """Node choice: fewest rooms among the healthy, counting what was just placed."""
 
-from dataclasses import dataclass
-
 import pytest
 from talktime_gateway.placement import Choice, No, Recent, choose
+from talktime_ledger.wire import NodeState, PoolNode
 
 
-@dataclass(frozen=True)
-class Node:
-    node_id: str
-    rooms: int = 0
-    state: str = "Ready"
+def Node(node_id: str, rooms: int = 0, state: str = "Ready") -> PoolNode:  # noqa: N802 - reads as a table below
+    return PoolNode(name=node_id, nodeID=node_id, rooms=rooms, state=NodeState(state))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +27,7 @@ class Node:
         ([Node("a", 0)], {}, {"a"}, Choice("a")),
     ],
 )
-def test_choice(nodes: list[Node], placed: dict[str, int], failed: set[str], expected: object) -> None:
+def test_choice(nodes: list[PoolNode], placed: dict[str, int], failed: set[str], expected: object) -> None:
     assert choose(nodes, placed, failed, capacity=10) == expected
 
 

@@ -1,0 +1,225 @@
+"""The rounds in the background: directory, transport, and the watcher over open sessions and their rooms.
+
+Every replica makes them. All acts are safe to repeat: closing and deleting are idempotent, participant-seconds are
+cumulative per connection, and a new dispatch needs the ledger's claim of the next epoch, which only one replica gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+
+from talktime_ledger.client import Conflict, Fenced, LedgerClient, LedgerError, NotFound, SessionClosed
+from talktime_ledger.wire import Claim, Close, Session, Transport
+
+from .credentials import is_session_id
+from .directory import Cache, View
+from .media import Media, Sfu
+from .metrics import Metrics
+from .rooms import Present, SfuUnavailable, agent_name, dispatch_metadata
+from .transport import participant_seconds
+from .watch import Act, Alone, Seen, decide, needs_dispatch, participants
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 16
+"""Calls in flight per round: a round must not starve the token requests."""
+
+OPEN_LIMIT = 10_000
+
+
+class Census:
+    """Compares the ledger's open sessions with the rooms that exist, and acts on the difference."""
+
+    def __init__(
+        self,
+        ledger: LedgerClient,
+        media: Media,
+        cache: Cache,
+        metrics: Metrics,
+        *,
+        join_timeout: float,
+        redispatch_after: float,
+        transport_interval: float,
+    ) -> None:
+        self._ledger = ledger
+        self._media = media
+        self._cache = cache
+        self._metrics = metrics
+        self._join_timeout = join_timeout
+        self._redispatch_after = redispatch_after
+        self._transport_interval = transport_interval
+        self._transport_at = float("-inf")
+        self._alone = Alone()
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def round(self, now: datetime, monotonic: float) -> None:
+        """One comparison of everything. ``now`` is this machine's clock (UTC), ``monotonic`` seconds."""
+        view = self._cache.view
+        if view is None:
+            return
+        try:
+            sessions = await self._ledger.sessions(state="open", limit=OPEN_LIMIT)
+        except LedgerError as error:
+            self._unknown("ledger", error)
+            return
+        by_pool, sfus = self._by_pool(view, sessions)
+        with_transport = monotonic - self._transport_at >= self._transport_interval
+        if with_transport:
+            self._transport_at = monotonic
+        there: dict[str, bool] = {}
+        for pool, sfu in sfus.items():
+            there |= await self._pool(sfu, by_pool[pool], now, monotonic, with_transport)
+        self._alone.note(there, monotonic)
+
+    def _by_pool(
+        self, view: View, sessions: Iterable[Session]
+    ) -> tuple[dict[tuple[str, str], list[Session]], dict[tuple[str, str], Sfu]]:
+        """Sessions by pool, and every pool whose keys are here (also those without sessions: rooms may be left)."""
+        sfus = {key: sfu for key, pool in view.pools.items() if (sfu := self._media.on(pool)) is not None}
+        grouped: dict[tuple[str, str], list[Session]] = defaultdict(list)
+        for session in sessions:
+            sfu = self._media.of(view, session)
+            if sfu is not None:
+                grouped[sfu.pool.namespace, sfu.pool.name].append(session)
+        return grouped, sfus
+
+    async def _pool(
+        self, sfu: Sfu, sessions: list[Session], now: datetime, monotonic: float, with_transport: bool
+    ) -> dict[str, bool]:
+        """One LiveKit; whether a participant was there, per session that could be looked at."""
+        try:
+            rooms = await sfu.rooms.names()
+        except SfuUnavailable as error:
+            self._unknown(sfu.pool.name, error)
+            return {}
+        there: dict[str, bool] = {}
+
+        async def one(session: Session) -> None:
+            exists = session.session_id in rooms
+            present = await self._present(sfu, session, exists)
+            if present is None:
+                return
+            there[session.session_id] = bool(participants(present))
+            seen = Seen(
+                (now - session.opened_at).total_seconds(),
+                session.attached_at is not None,
+                exists,
+                present,
+                self._alone.seconds(session.session_id, monotonic),
+            )
+            if with_transport:
+                await self._report(sfu, session, present, now.timestamp())
+            await self._act(sfu, session, decide(seen, self._join_timeout), now.timestamp())
+
+        await self._all(one(session) for session in sessions)
+        left = rooms - {session.session_id for session in sessions}
+        await self._all(self._sweep(sfu, room) for room in left if is_session_id(room))
+        return there
+
+    async def _all(self, calls: Iterable[Awaitable[None]]) -> None:
+        async def bounded(call: Awaitable[None]) -> None:
+            async with self._at_once:
+                await call
+
+        results = await asyncio.gather(*(bounded(call) for call in calls), return_exceptions=True)
+        for result in results:
+            if isinstance(result, (LedgerError, SfuUnavailable)):
+                self._unknown("session", result)
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def _present(self, sfu: Sfu, session: Session, exists: bool) -> tuple[Present, ...] | None:
+        """Who is in the room; None when that could not be learned."""
+        if not exists:
+            return ()
+        try:
+            return await sfu.rooms.participants(session.session_id)
+        except SfuUnavailable as error:
+            self._unknown(sfu.pool.name, error)
+            return None
+
+    async def _report(self, sfu: Sfu, session: Session, present: tuple[Present, ...], now: float) -> None:
+        seconds = participant_seconds(present, now)
+        if seconds:
+            request = Transport(participant_seconds=seconds, mode=session.media.mode)
+            await self._ledger.post_transport(session.session_id, request)
+
+    async def _act(self, sfu: Sfu, session: Session, act: Act, now: float) -> None:
+        extra = {"session": session.session_id, "project": f"{session.namespace}/{session.project}"}
+        if act in (Act.CLOSE_GONE, Act.CLOSE_NO_SHOW):
+            request = Close(epoch=session.epoch, reason=act.value)
+            try:
+                await self._ledger.close(session.session_id, request)
+            except (Fenced, SessionClosed):
+                return  # another replica, or an agent that came at the last moment, was faster
+            await sfu.rooms.delete(session.session_id)
+            log.info("session closed: %s", act.value, extra=extra)
+        elif act is Act.DELETE_ROOM:
+            await sfu.rooms.delete(session.session_id)
+            log.info("room deleted: its participant has left", extra=extra)
+        elif act is Act.REDISPATCH and not await self._redispatched(sfu, session, now):
+            return
+        if act is not Act.NOTHING:
+            self._metrics.watcher.labels(act.value).inc()
+
+    async def _redispatched(self, sfu: Sfu, session: Session, now: float) -> bool:
+        """Dispatch again for a participant without an agent, if nobody took the last dispatch."""
+        room = session.session_id
+        dispatches = await sfu.rooms.dispatches(room)
+        if not needs_dispatch(dispatches, now, self._redispatch_after):
+            return False
+        try:
+            claimed = await self._ledger.claim(room, Claim(epoch=session.epoch + 1, reason="NoAgent"))
+        except (Conflict, Fenced, SessionClosed):
+            return False
+        for dispatch in dispatches:
+            await sfu.rooms.undispatch(room, dispatch.id)
+        name = agent_name(session.namespace, session.project)
+        await sfu.rooms.dispatch(room, name, dispatch_metadata(room, claimed.epoch))
+        log.info("dispatched again, epoch %d", claimed.epoch, extra={"session": room})
+        return True
+
+    async def _sweep(self, sfu: Sfu, room: str) -> None:
+        """A room without an open session: delete it when the ledger says its session is closed."""
+        try:
+            session = await self._ledger.session(room)
+        except NotFound:
+            return  # not ours
+        if session.state == "closed" and await sfu.rooms.delete(room):
+            self._metrics.watcher.labels("RoomOfClosedSession").inc()
+            log.info("room of a closed session deleted", extra={"session": room})
+
+    def _unknown(self, of: str, error: Exception) -> None:
+        self._metrics.census_failures.labels(of).inc()
+        log.warning("census: %s: %s", of, error)
+
+
+async def follow_directory(ledger: LedgerClient, cache: Cache) -> None:
+    """One look at the ledger's directory; a failure leaves the last good one in use."""
+    answer = await ledger.directory(cache.etag)
+    if answer is None:
+        cache.confirm(time.monotonic())
+    else:
+        etag, directory = answer
+        cache.replace(directory, etag or None, time.monotonic())
+
+
+async def repeat(what: str, act: Callable[[], Awaitable[None]], interval_sec: float) -> None:
+    """Act for ever, ``interval_sec`` apart; a failed round is logged and the next one comes."""
+    failing = False
+    while True:
+        try:
+            await act()
+            failing = False
+        except LedgerError as error:
+            if not failing:
+                log.warning("%s: %s", what, error)
+            failing = True
+        except Exception:
+            log.exception("%s failed", what)
+        await asyncio.sleep(interval_sec)

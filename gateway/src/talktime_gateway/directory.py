@@ -1,0 +1,52 @@
+"""Projects, pools and key hashes as the ledger has them. The last good copy serves on while the ledger is away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from talktime_ledger.wire import AccessKey, Directory, DirectoryPool, DirectoryProject
+
+
+@dataclass(frozen=True)
+class View:
+    """One directory, indexed."""
+
+    projects: dict[tuple[str, str], DirectoryProject]
+    pools: dict[tuple[str, str], DirectoryPool]
+
+    @classmethod
+    def of(cls, directory: Directory) -> View:
+        """Index by namespace and name."""
+        return cls(
+            {(p.namespace, p.name): p for p in directory.projects},
+            {(p.namespace, p.name): p for p in directory.pools},
+        )
+
+    def all_keys(self) -> list[AccessKey]:
+        """Every access key of every Project."""
+        return [key for project in self.projects.values() for key in project.accessKeys]
+
+    def pool_named(self, name: str) -> DirectoryPool | None:
+        """The pool a session was opened on; pools live in one namespace, so the name is enough."""
+        return next((pool for (_, pool_name), pool in self.pools.items() if pool_name == name), None)
+
+
+@dataclass
+class Cache:
+    """The view in use and when the ledger last confirmed it (monotonic seconds)."""
+
+    view: View | None = field(default=None)
+    etag: str | None = field(default=None)
+    confirmed_at: float | None = field(default=None)
+
+    def replace(self, directory: Directory, etag: str | None, now: float) -> None:
+        """A new directory."""
+        self.view, self.etag, self.confirmed_at = View.of(directory), etag, now
+
+    def confirm(self, now: float) -> None:
+        """The ledger says: unchanged."""
+        self.confirmed_at = now
+
+    def age(self, now: float) -> float | None:
+        """Seconds since the last confirmation; None before the first directory."""
+        return None if self.confirmed_at is None else max(0.0, now - self.confirmed_at)

@@ -1,0 +1,243 @@
+"""Opening, re-joining and observing interviews: reserve at the ledger, make the room, hand out the token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from random import Random
+from uuid import UUID
+
+from talktime_ledger.client import LedgerClient, LedgerError, NotFound, Refused
+from talktime_ledger.wire import Close, DirectoryProvider, MediaChoice, Session, SessionOpen
+
+from . import placement, providers, refusals, tokens
+from .admission import Caller
+from .credentials import new_session_id
+from .directory import View
+from .media import Media, Sfu
+from .metrics import Metrics
+from .problems import Problem
+from .rooms import NewRoom, SfuUnavailable, agent_name
+
+log = logging.getLogger(__name__)
+
+ROOM_ATTEMPTS = 2
+"""A node may have died a moment ago, before the operator could tell: the second attempt avoids it."""
+
+WAIT_SEC = 2
+SLOT_MEMORY_SEC = 20.0
+
+
+@dataclass(frozen=True)
+class Issued:
+    """What a client gets, in the form of LiveKit's token endpoint, and which session it is (for logs)."""
+
+    server_url: str
+    participant_token: str
+    session: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Knobs of the settings that matter here."""
+
+    token_ttl_sec: int
+    rooms_per_node: int
+
+
+class Interviews:
+    """Acts for the front door. Every method raises Problem."""
+
+    def __init__(self, ledger: LedgerClient, media: Media, metrics: Metrics, limits: Limits, random: Random) -> None:
+        self._ledger = ledger
+        self._media = media
+        self._metrics = metrics
+        self._limits = limits
+        self._random = random
+        self._recent = placement.Recent()
+        self._slots: dict[tuple[str, str], float] = {}
+
+    def ready_for(self, view: View, caller: Caller) -> Sfu:
+        """Everything that can be known without the ledger: pool, keys, a node with room. Raises 402, 429 or 503."""
+        sfu = self._media.for_new(view, caller.project)
+        self._node(sfu)
+        return sfu
+
+    async def redeem(self, caller: Caller, sha256: str) -> str | None:
+        """Use up a ticket; the participant key it was issued for."""
+        try:
+            ticket = await self._ledger.redeem_ticket(sha256)
+        except LedgerError as error:
+            raise refusals.of_ticket(error) from error
+        if (ticket.namespace, ticket.project) != (caller.project.namespace, caller.project.name):
+            raise Problem(401, "TicketUnknown", "this invitation is not known")
+        return ticket.participant_key
+
+    async def open(self, caller: Caller, sfu: Sfu, name: str, participant_key: str | None) -> Issued:
+        """A new session with its room."""
+        failure: SfuUnavailable | None = None
+        for _ in range(ROOM_ATTEMPTS):
+            node_id = self._node(sfu)
+            session = await self._reserve(caller, sfu, node_id, participant_key)
+            try:
+                await self._make_room(caller, sfu, session, node_id)
+            except SfuUnavailable as error:
+                failure = error
+                continue
+            return self._participant(caller, sfu, session, session.participant_identity, name)
+        raise Problem(503, "RoomFailed", "the media servers did not take the room", retry_after=WAIT_SEC) from failure
+
+    async def rejoin(self, view: View, caller: Caller, room: str, previous: str | None, name: str) -> Issued:
+        """The participant of a running session asks again: 201 when its room is there, 425 while it is not."""
+        if previous is None:
+            detail = "field 'room_name' is accepted only with the previous token of that room"
+            raise Problem(400, "FieldRejected", detail, extra={"field": "room_name"})
+        session = await self._session_of(caller, room)
+        wait = Problem(425, "RoomNotReachable", "the room cannot be reached now: ask again", retry_after=WAIT_SEC)
+        sfu = self._media.of(view, session)
+        if sfu is None:
+            raise wait
+        try:
+            identity = tokens.previous_identity(sfu.keys, previous, room)
+        except tokens.PreviousTokenInvalid as error:
+            raise Problem(401, "PreviousTokenInvalid", "the previous token is not one of this room") from error
+        try:
+            exists = room in await sfu.rooms.names([room])
+        except SfuUnavailable as error:
+            raise wait from error
+        if not exists:
+            raise wait
+        return self._participant(caller, sfu, session, identity, name)
+
+    async def observe(self, view: View, caller: Caller, room: str | None) -> Issued:
+        """A seat for an observer: one of the session's fixed identities that nobody uses now."""
+        if room is None:
+            detail = "field 'room_name' is needed: the session to observe"
+            raise Problem(400, "FieldMissing", detail, extra={"field": "room_name"})
+        session = await self._session_of(caller, room)
+        sfu = self._media.of(view, session)
+        if sfu is None:
+            raise Problem(503, "PoolUnknown", "the session's SFU pool is not known now", retry_after=WAIT_SEC)
+        try:
+            present = {p.identity for p in await sfu.rooms.participants(room)}
+        except SfuUnavailable as error:
+            raise Problem(503, "SfuUnavailable", "the media servers cannot be asked", retry_after=WAIT_SEC) from error
+        identity = self._free_seat(session, present, time.monotonic())
+        token = tokens.observer_token(sfu.keys, room, identity, self._limits.token_ttl_sec)
+        return Issued(sfu.pool.publicURL, token, room)
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _node(self, sfu: Sfu) -> str:
+        now = time.monotonic()
+        chosen = placement.choose(
+            sfu.pool.nodes, self._recent.placed(now), self._recent.failed(now), self._limits.rooms_per_node
+        )
+        if chosen is placement.No.FULL:
+            raise Problem(429, chosen.value, f"every node of SFU pool {sfu.pool.name!r} is full", retry_after=10)
+        if not isinstance(chosen, placement.Choice):
+            raise Problem(503, chosen.value, f"no node of SFU pool {sfu.pool.name!r} takes rooms now", retry_after=5)
+        return chosen.node_id
+
+    async def _reserve(self, caller: Caller, sfu: Sfu, node_id: str, participant_key: str | None) -> Session:
+        """Open at the ledger, with the first provider it accepts."""
+        project, session_id = caller.project, new_session_id()
+        refused = Problem(503, "NoProvider", "the project offers no provider for new sessions", retry_after=30)
+        for provider in providers.order(project.providers, self._random):
+            try:
+                session = await self._open_at_ledger(caller, sfu, session_id, provider, node_id, participant_key)
+            except LedgerError as error:
+                refused = refusals.of_open(error)
+                if isinstance(error, Refused) and error.reason in refusals.TRY_NEXT:
+                    continue
+                break
+            self._metrics.sessions.labels(project.namespace, project.name, provider.name).inc()
+            return session
+        raise refused
+
+    async def _open_at_ledger(
+        self, caller: Caller, sfu: Sfu, session_id: str, provider: DirectoryProvider, node_id: str, key: str | None
+    ) -> Session:
+        request = SessionOpen(
+            session_id=UUID(session_id),
+            namespace=caller.project.namespace,
+            project=caller.project.name,
+            provider=provider.name,
+            participant_key=key,
+            media=MediaChoice(mode="selfhosted", pool=sfu.pool.name, node_id=node_id),
+            observers=tokens.OBSERVERS,
+            participant_identity=tokens.PARTICIPANT,
+        )
+        return await self._ledger.open_session(request)
+
+    async def _make_room(self, caller: Caller, sfu: Sfu, session: Session, node_id: str) -> None:
+        """CreateRoom; when it fails the session is closed at once, so that nothing stays reserved."""
+        project, now = caller.project, time.monotonic()
+        room = NewRoom(
+            session.session_id,
+            node_id,
+            project.maxParticipants,
+            agent_name(project.namespace, project.name),
+            session.epoch,
+        )
+        try:
+            await sfu.rooms.create(room)
+        except SfuUnavailable as error:
+            self._recent.fail(node_id, now)
+            self._metrics.room_failures.labels(sfu.pool.namespace, sfu.pool.name).inc()
+            log.warning("CreateRoom on node %s failed: %s", node_id, error, extra={"session": session.session_id})
+            await self._give_back(sfu, session)
+            raise
+        self._recent.place(node_id, now)
+
+    async def _give_back(self, sfu: Sfu, session: Session) -> None:
+        """Best effort, both at once: what is left over here, the watcher finds within the join timeout."""
+        results = await asyncio.gather(
+            self._ledger.close(session.session_id, Close(epoch=session.epoch, reason="RoomFailed")),
+            sfu.rooms.delete(session.session_id),  # it may have been made after the answer was given up
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, LedgerError):
+                log.warning("closing failed: %s", result, extra={"session": session.session_id})
+            elif isinstance(result, BaseException) and not isinstance(result, SfuUnavailable):
+                raise result
+
+    def _participant(self, caller: Caller, sfu: Sfu, session: Session, identity: str, name: str) -> Issued:
+        token = tokens.participant_token(
+            sfu.keys,
+            session.session_id,
+            identity,
+            name,
+            self._limits.token_ttl_sec,
+            microphone_only=caller.project.microphoneOnly,
+        )
+        return Issued(sfu.pool.publicURL, token, session.session_id)
+
+    async def _session_of(self, caller: Caller, room: str) -> Session:
+        """The open session of that id in the caller's Project; another Project's is as good as none."""
+        gone = Problem(404, "SessionNotFound", "no such session")
+        try:
+            session = await self._ledger.session(room)
+        except NotFound as error:
+            raise gone from error
+        except LedgerError as error:
+            raise refusals.of_session(error) from error
+        if (session.namespace, session.project) != (caller.project.namespace, caller.project.name):
+            raise gone
+        if session.state != "open":
+            raise Problem(404, "SessionClosed", "the session has ended")
+        return session
+
+    def _free_seat(self, session: Session, present: set[str], now: float) -> str:
+        """A random free identity, not one handed out moments ago: its holder may be about to join."""
+        self._slots = {slot: at for slot, at in self._slots.items() if now - at < SLOT_MEMORY_SEC}
+        free = [identity for identity in session.observers if identity not in present]
+        fresh = [identity for identity in free if (session.session_id, identity) not in self._slots]
+        if not free:
+            raise Problem(429, "ObserverSeatsTaken", "all observer seats of this session are taken", retry_after=10)
+        identity = self._random.choice(fresh or free)
+        self._slots[session.session_id, identity] = now
+        return identity

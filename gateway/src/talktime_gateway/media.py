@@ -1,0 +1,53 @@
+"""Pools with their keys: which LiveKit a Project's or a session's room is on, and a client for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aiohttp
+from talktime_ledger.wire import DirectoryPool, DirectoryProject, Session
+
+from .admission import pool_of
+from .directory import View
+from .keyring import KeyRing
+from .problems import Problem
+from .rooms import Rooms
+from .tokens import SfuKeys
+
+
+@dataclass(frozen=True)
+class Sfu:
+    """One pool with keys: all that is needed to make rooms and tokens on it."""
+
+    pool: DirectoryPool
+    keys: SfuKeys
+    rooms: Rooms
+
+
+class Media:
+    """Finds pools and their keys; shares one HTTP session for all room services."""
+
+    def __init__(self, http: aiohttp.ClientSession, keyring: KeyRing) -> None:
+        self._http = http
+        self._keyring = keyring
+
+    def on(self, pool: DirectoryPool) -> Sfu | None:
+        """The pool with its keys; None when its keys are not mounted (yet)."""
+        keys = self._keyring.of(pool.namespace, pool.name)
+        return None if keys is None else Sfu(pool, keys, Rooms(self._http, pool.internalURL, keys))
+
+    def for_new(self, view: View, project: DirectoryProject) -> Sfu:
+        """Where new rooms of the Project go. Raises Problem 402 or 503 naming what is missing."""
+        pool = pool_of(view, project)
+        sfu = self.on(pool)
+        if sfu is None:
+            raise Problem(503, "PoolKeysMissing", f"no keys of SFU pool {pool.name!r} are mounted yet", retry_after=5)
+        return sfu
+
+    def of(self, view: View, session: Session) -> Sfu | None:
+        """Where a session's room was made; None when that pool or its keys are not known now."""
+        project = view.projects.get((session.namespace, session.project))
+        pool = view.pool_named(session.media.pool)
+        if pool is None and project is not None and not session.media.pool:
+            pool = view.pools.get((project.pool.namespace, project.pool.name))
+        return None if pool is None else self.on(pool)

@@ -1,0 +1,193 @@
+"""The life of a cluster: up (idempotent), down (without a trace, and verified), and what runs now."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+
+from hack.cluster import certificates, cgroups, control_plane, network, node
+from hack.cluster.layout import API_PORT, Cluster
+from hack.cluster.processes import Record, alive, read, recorded, run, running, spawn, stop, wait_until
+
+FORWARDER = "forwarder"
+USUAL_API_PORT = 16443
+
+
+def up(cluster: Cluster, base_images: list[Path]) -> None:
+    """Brings the cluster to where nodes are Ready and DNS answers; quick when it is already there.
+
+    `base_images` are archives that every node needs (pause, coredns). A cluster of which some process has died is
+    mended by starting that process again; a half-made one (no API certificate) is taken down first.
+    """
+    began = time.monotonic()
+    if not complete(cluster):
+        down(cluster)
+        cluster.state.mkdir(parents=True)
+        say(f"certificates and network for cluster {cluster.name!r}")
+        certificates.create(cluster)
+        network.create(cluster)
+        port = free_port()
+        (cluster.state / "port").write_text(str(port))
+        local = f"https://{cluster.control_plane_address}:{API_PORT}"
+        write_kubeconfig(cluster.kubeconfig, certificates.kubeconfig(cluster, "admin", f"https://127.0.0.1:{port}"))
+        for identity in ("controller-manager", "scheduler"):
+            inner = certificates.kubeconfig(cluster, identity, f"https://127.0.0.1:{API_PORT}")
+            write_kubeconfig(cluster.state / f"{identity}.kubeconfig", inner)
+        for one in cluster.nodes:
+            one.state.mkdir()
+            write_kubeconfig(one.state / "kubelet.kubeconfig", certificates.kubeconfig(cluster, one.name, local))
+            write_kubeconfig(one.state / "proxy.kubeconfig", certificates.kubeconfig(cluster, "proxy", local))
+        (cluster.state / "complete").touch()
+    say("etcd, API server, controllers, scheduler")
+    for component in control_plane.COMPONENTS:
+        control_plane.start(cluster, component)
+    start_forwarder(cluster)
+    for one in cluster.nodes:
+        say(f"{one.name}: containerd, kubelet, kube-proxy")
+        node.start_init(cluster, one)
+        node.start(cluster, one, "containerd")
+        for archive in base_images:
+            load(cluster, archive, nodes=[one.name])
+        for component in ("kubelet", "kube-proxy"):
+            node.start(cluster, one, component)
+    kubectl(cluster, "apply", "--server-side", "-f", str(Path(__file__).with_name("coredns.yaml")))
+    wait_ready(cluster)
+    say(f"cluster {cluster.name!r} is up ({time.monotonic() - began:.0f} s): export KUBECONFIG={cluster.kubeconfig}")
+
+
+def wait_ready(cluster: Cluster) -> None:
+    names = {one.name for one in cluster.nodes}
+    wait_until(
+        "node objects",
+        lambda: names <= set(kubectl(cluster, "get", "nodes", "-o=jsonpath={.items[*].metadata.name}").split()),
+        seconds=60,
+    )
+    kubectl(cluster, "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s")
+    kubectl(cluster, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
+
+
+def complete(cluster: Cluster) -> bool:
+    """Everything that a start writes once is there, and the namespaces survived (they do not survive a reboot)."""
+    return (cluster.state / "complete").exists() and len(network.namespaces(cluster)) == 1 + len(cluster.nodes)
+
+
+def start_forwarder(cluster: Cluster) -> None:
+    if running(cluster.processes, FORWARDER):
+        return
+    port = int((cluster.state / "port").read_text())
+    start_forward(cluster, FORWARDER, port, f"{cluster.control_plane_address}:{API_PORT}")
+
+
+def start_forward(cluster: Cluster, name: str, port: int, target: str) -> None:
+    """127.0.0.1:port of the machine leads to `target` (host:port: a node, pod or Service address)."""
+    program = Path(__file__).with_name("forwarder.py")
+    space = network.NAMESPACES / cluster.network_namespace
+    argv = [sys.executable, "-S", str(program), str(space), f"127.0.0.1:{port}={target}"]
+    log = cluster.logs / f"{name}.log"
+    spawn(cluster.processes, name, argv, log)
+    wait_until(f"127.0.0.1:{port}", lambda: listens(port), seconds=10, log=log)
+
+
+def load(cluster: Cluster, archive: Path, nodes: list[str] | None = None) -> None:
+    """Imports an image archive into the nodes' containerd; each archive (by its file name) once per node."""
+    for one in cluster.nodes:
+        stamp = one.state / "images" / archive.name
+        if (nodes is None or one.name in nodes) and not stamp.exists():
+            node.import_image(cluster, one, archive)
+            stamp.parent.mkdir(exist_ok=True)
+            stamp.touch()
+
+
+def kill(cluster: Cluster, name: str) -> Record:
+    """kill -9 of one recorded process, e.g. `kube-apiserver`, `node-2.kubelet`; `node-2.init` is the whole node."""
+    record = read(cluster.processes, name)
+    if record is None:
+        known = ", ".join(record.name for record in recorded(cluster.processes))
+        raise ValueError(f"no process {name!r}; there are {known}")
+    stop([record], grace=0.0)
+    return record
+
+
+def restart(cluster: Cluster, name: str) -> None:
+    """Starts a killed process again (the running one is killed first); a node's `init` brings its components back."""
+    kill(cluster, name)
+    if name == FORWARDER:
+        return start_forwarder(cluster)
+    if name in control_plane.COMPONENTS:
+        return control_plane.start(cluster, name)
+    where, _, component = name.partition(".")
+    one = next(each for each in cluster.nodes if each.name == where)
+    node.start_init(cluster, one)
+    for each in node.COMPONENTS if component == "init" else (component,):
+        node.start(cluster, one, each)
+    return None
+
+
+def status(cluster: Cluster) -> list[tuple[str, int, bool]]:
+    """Name, pid, alive of every recorded process."""
+    return [(record.name, record.pid, alive(record)) for record in recorded(cluster.processes)]
+
+
+def down(cluster: Cluster) -> None:
+    """Removes everything; raises RuntimeError naming what could not be removed. A cluster that is not there is fine."""
+    # The nodes first: killing a node's first process takes all of its containers and mounts along.
+    for record in recorded(cluster.processes):
+        if record.name.endswith(".init"):
+            stop([record], grace=0.0)
+    stop(recorded(cluster.processes), grace=3.0)
+    for one in cluster.nodes:
+        cgroups.delete(one.cgroup)
+    network.delete(cluster)
+    for _ in range(50):
+        if not cluster.state.exists():
+            break
+        with contextlib.suppress(OSError):
+            shutil.rmtree(cluster.state)
+            break
+        time.sleep(0.1)
+    left = traces(cluster)
+    if left:
+        raise RuntimeError("not removed: " + "; ".join(left))
+
+
+def traces(cluster: Cluster) -> list[str]:
+    """What of the cluster is still on the machine: processes, mounts, namespaces, cgroups, files."""
+    found = [f"process {record.name} ({record.pid})" for record in recorded(cluster.processes) if alive(record)]
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    found += [f"mount {line.split()[4]}" for line in mounts if f" {cluster.state}/" in line]
+    found += [f"namespace {name}" for name in network.namespaces(cluster)]
+    found += [f"cgroup {path}" for one in cluster.nodes for path in cgroups.existing(one.cgroup)]
+    return found + ([f"folder {cluster.state}"] if cluster.state.exists() else [])
+
+
+def kubectl(cluster: Cluster, *arguments: str) -> str:
+    return run([str(cluster.binaries / "kubectl"), f"--kubeconfig={cluster.kubeconfig}", *arguments])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    """The usual port when nobody has it, else any."""
+    for port in (USUAL_API_PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+    raise OSError("no free port on 127.0.0.1")
+
+
+def write_kubeconfig(path: Path, content: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(content)
+
+
+def say(line: str) -> None:
+    print(f"cluster: {line}", flush=True)

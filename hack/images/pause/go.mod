@@ -1,0 +1,3 @@
+module talktime.dev/pause
+
+go 1.26

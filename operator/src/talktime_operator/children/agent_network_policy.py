@@ -1,0 +1,33 @@
+"""NetworkPolicy of a Project's agents: nobody connects to them but the operator and whoever scrapes metrics."""
+
+from __future__ import annotations
+
+from .. import names
+from ..names import Key, Manifest, Owner
+from .agent_deployment import METRICS_PORT, WORKER_PORT
+
+
+def build_agent_network_policy(key: Key, owner: Owner, release_namespace: str) -> Manifest:
+    """Ingress only. Egress stays open: providers, LiveKit's UDP and the ledger have no addresses known here."""
+    labels = names.agent_labels(key.name)
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": names.metadata(Key(key.namespace, names.agent(key.name)), labels, owner),
+        "spec": {
+            "podSelector": {"matchLabels": labels},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {
+                    "from": [
+                        {
+                            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": release_namespace}},
+                            "podSelector": {"matchLabels": {"app.kubernetes.io/component": "operator"}},
+                        }
+                    ],
+                    "ports": [{"protocol": "TCP", "port": WORKER_PORT}],
+                },
+                {"ports": [{"protocol": "TCP", "port": METRICS_PORT}]},
+            ],
+        },
+    }

@@ -1,0 +1,60 @@
+"""ConfigMap with livekit-server's configuration. Keys, passwords and the node's address come from elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from talktime_ledger.resources.pool import SFUPoolSpec
+
+from .. import names
+from ..names import Key, Manifest, Owner
+
+KEY_FILE = "/etc/livekit-keys/keys.yaml"
+# Two publish, both hear each other (4), and eight observers hear both (16); some room for a second participant.
+TRACKS_PER_SESSION = 24
+
+
+def redis_address(key: Key, spec: SFUPoolSpec) -> str:
+    return spec.redis.address or f"{names.sfu(key.name)}-redis.{key.namespace}.svc:6379"
+
+
+def livekit_config(key: Key, spec: SFUPoolSpec) -> dict[str, Any]:
+    ports = spec.network.ports
+    redis: dict[str, Any] = {"address": redis_address(key, spec)}
+    if spec.redis.tls:
+        redis["tls"] = {"enabled": True}
+    return {
+        "port": ports.http,
+        "prometheus": {"port": ports.metrics},
+        "rtc": {
+            "udp_port": ports.udp,
+            "tcp_port": ports.tcp,
+            "use_external_ip": spec.network.use_external_ip,
+        },
+        "redis": redis,
+        "key_file": KEY_FILE,
+        # Rooms are made by the gateway only: a token alone must not open one past admission.
+        "room": {"auto_create": False, "empty_timeout": 60, "departure_timeout": 60},
+        # livekit-server 1.13.5 has no limits of its own.
+        "limit": {
+            "num_tracks": spec.autoscaling.sessions_per_node * TRACKS_PER_SESSION,
+            "bytes_per_sec": 1_000_000_000,
+            "max_metadata_size": 65536,
+            "max_room_name_length": 256,
+            "max_participant_identity_length": 256,
+            "max_participant_name_length": 256,
+        },
+        "logging": {"json": True, "level": "info"},
+    }
+
+
+def build_sfu_config(key: Key, owner: Owner, spec: SFUPoolSpec) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": names.metadata(
+            Key(key.namespace, f"{names.sfu(key.name)}-config"), names.pool_labels(key.name), owner
+        ),
+        "data": {"livekit.yaml": yaml.safe_dump(livekit_config(key, spec), sort_keys=True)},
+    }

@@ -1,0 +1,148 @@
+"""What the operator has seen of the cluster: small frozen tuples made from raw objects, so that indices stay small."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
+from talktime_ledger.resources.schema import Spec
+
+from .names import HASH_ANNOTATION, PAUSED_ANNOTATION, POOL_LABEL, PROJECT_LABEL, Key, Manifest
+
+SpecModel = TypeVar("SpecModel", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Resource(Generic[SpecModel]):
+    """One Project, SFUPool or RateCard, parsed. `spec` is None when it does not parse; `problem` says why."""
+
+    key: Key
+    uid: str
+    generation: int
+    paused: bool
+    spec: SpecModel | None
+    problem: str
+    status: Mapping[str, Any]
+    deleting: bool
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any], model: type[SpecModel]) -> Resource[SpecModel]:
+        meta = body["metadata"]
+        spec, problem = None, ""
+        try:
+            spec = model.model_validate(_plain(body.get("spec", {})))
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = f"spec.{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+        return cls(
+            key=Key(meta.get("namespace", ""), meta["name"]),
+            uid=meta["uid"],
+            generation=meta.get("generation", 0),
+            paused=(meta.get("annotations") or {}).get(PAUSED_ANNOTATION, "").lower() == "true",
+            spec=spec,
+            problem=problem,
+            status=_plain(body.get("status") or {}),
+            deleting="deletionTimestamp" in meta,
+        )
+
+
+def _plain(value: Any) -> Any:
+    """kopf hands out views; keep plain dicts and lists."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One pod of ours. `waiting` are (reason, message) of containers that do not start."""
+
+    key: Key
+    uid: str
+    project: str
+    pool: str
+    component: str
+    ip: str
+    host_ip: str
+    node: str
+    phase: str
+    ready: bool
+    terminating: bool
+    deletion_cost: str
+    waiting: tuple[tuple[str, str], ...]
+
+    @property
+    def live(self) -> bool:
+        """Counts as a replica: neither ending nor ended."""
+        return not self.terminating and self.phase not in ("Succeeded", "Failed")
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Pod:
+        meta, status = body["metadata"], body.get("status") or {}
+        labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+        waiting = tuple(
+            (state["reason"], state.get("message", ""))
+            for container in status.get("containerStatuses") or ()
+            if (state := (container.get("state") or {}).get("waiting")) and state.get("reason")
+        )
+        return cls(
+            key=Key(meta["namespace"], meta["name"]),
+            uid=meta["uid"],
+            project=labels.get(PROJECT_LABEL, ""),
+            pool=labels.get(POOL_LABEL, ""),
+            component=labels.get("app.kubernetes.io/component", ""),
+            ip=status.get("podIP", ""),
+            host_ip=status.get("hostIP", ""),
+            node=(body.get("spec") or {}).get("nodeName", ""),
+            phase=status.get("phase", "Pending"),
+            ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()),
+            terminating="deletionTimestamp" in meta,
+            deletion_cost=annotations.get("controller.kubernetes.io/pod-deletion-cost", ""),
+            waiting=waiting,
+        )
+
+
+@dataclass(frozen=True)
+class Child:
+    """One object the operator applies. `digest` is what was applied last, `generation` shows edits by others."""
+
+    kind: str
+    key: Key
+    project: str
+    pool: str
+    owner_uid: str
+    digest: str
+    generation: int
+    replicas: int | None
+    ready: int
+    data: Mapping[str, str]
+    deleting: bool
+
+    @classmethod
+    def parse(cls, kind: str, body: Mapping[str, Any]) -> Child:
+        meta, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+        labels = meta.get("labels") or {}
+        owners = meta.get("ownerReferences") or ()
+        return cls(
+            kind=kind,
+            key=Key(meta["namespace"], meta["name"]),
+            project=labels.get(PROJECT_LABEL, ""),
+            pool=labels.get(POOL_LABEL, ""),
+            owner_uid=owners[0]["uid"] if owners else "",
+            digest=(meta.get("annotations") or {}).get(HASH_ANNOTATION, ""),
+            generation=meta.get("generation", 0),
+            replicas=spec.get("replicas"),
+            ready=status.get("readyReplicas", 0),
+            data=dict(body.get("data") or {}) if kind == "ConfigMap" else {},
+            deleting="deletionTimestamp" in meta,
+        )
+
+
+def identity(manifest: Manifest) -> tuple[str, Key]:
+    """Kind and key of a manifest."""
+    meta = manifest["metadata"]
+    return manifest["kind"], Key(meta["namespace"], meta["name"])

@@ -1,0 +1,132 @@
+"""How many agents, and which go first. Agones' buffer policy in sessions; unknown load keeps what is (law 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+MAX_STEP_UP = 4
+"""Replicas added in one decision beyond doubling: a burst must not flood the scheduler."""
+
+IDLE_COST = "-100"
+"""pod-deletion-cost of an idle pod about to be given up; busy pods keep the default 0 and so go last."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One live agent pod. `jobs` is None when unknown."""
+
+    name: str
+    ready: bool
+    jobs: int | None
+    cost: str = ""
+
+
+class Reason(StrEnum):
+    """Why this number."""
+
+    BUFFER = "Buffer"
+    MIN_REPLICAS = "MinReplicas"
+    MAX_REPLICAS = "MaxReplicas"
+    LOAD_UNKNOWN = "LoadUnknown"
+    COOLING = "Cooling"
+    BUSY = "Busy"
+    STEP = "Step"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """From spec.agent."""
+
+    sessions_per_replica: int
+    min_replicas: int
+    max_replicas: int
+    spare_sessions: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The replicas to have now; `give_up` are the idle pods to mark first when there are fewer than before."""
+
+    replicas: int
+    wanted: int
+    reason: Reason
+    give_up: tuple[str, ...] = ()
+
+
+def buffer(active: int, waiting: int, policy: Policy) -> int:
+    """ceil((active + waiting + spare) / sessions per replica), not yet clamped."""
+    return -(-(active + waiting + policy.spare_sessions) // policy.sessions_per_replica)
+
+
+def clamp(value: int, policy: Policy) -> tuple[int, Reason]:
+    if value > policy.max_replicas:
+        return policy.max_replicas, Reason.MAX_REPLICAS
+    if value < policy.min_replicas:
+        return policy.min_replicas, Reason.MIN_REPLICAS
+    return value, Reason.BUFFER
+
+
+def decide_replicas(
+    policy: Policy,
+    current: int | None,
+    workers: Sequence[Worker],
+    waiting: int | None,
+    fewer_for: float,
+    fewer_after: float,
+) -> Decision:
+    """Replicas of a Project's agents.
+
+    `current`: spec.replicas as it is, None when there is no Deployment yet. `workers`: live pods only (draining ones
+    hold sessions, not capacity). `waiting`: sessions without an agent, None when the ledger did not say.
+    `fewer_for`: seconds for which fewer were needed, against `fewer_after`.
+    """
+    if current is None:
+        replicas, reason = clamp(buffer(0, waiting or 0, policy), policy)
+        return Decision(replicas, replicas, reason)
+    ready_unknown = any(w.jobs is None and w.ready for w in workers)
+    active = sum(w.jobs or 0 for w in workers)
+    if waiting is None or ready_unknown:
+        # The minimum is the user's word and needs no load data; going down to a lowered maximum would stop pods blindly.
+        return Decision(max(current, policy.min_replicas), current, Reason.LOAD_UNKNOWN)
+    wanted, reason = clamp(buffer(active, waiting, policy), policy)
+    if wanted >= current:
+        step = max(current * 2, current + MAX_STEP_UP)
+        return Decision(min(wanted, step), wanted, reason if wanted <= step else Reason.STEP)
+    if fewer_for < fewer_after:
+        return Decision(current, wanted, Reason.COOLING)
+    return _fewer(current, wanted, workers, reason)
+
+
+def _fewer(current: int, wanted: int, workers: Sequence[Worker], reason: Reason) -> Decision:
+    """Idle pods first. The ReplicaSet ranks not-ready pods before cost, so a busy pod that is not ready stops it all."""
+    if any(w.jobs and not w.ready for w in workers):
+        return Decision(current, wanted, Reason.BUSY)
+    idle = sorted(w.name for w in workers if not w.jobs)
+    step = max(1, current // 2)
+    count = min(current - wanted, step, len(idle))
+    if count == 0:
+        return Decision(current, wanted, Reason.BUSY)
+    not_ready = [w.name for w in workers if not w.ready]
+    chosen = (not_ready + [n for n in idle if n not in not_ready])[:count]
+    return Decision(current - count, wanted, reason, tuple(chosen))
+
+
+def decide_nodes(
+    fixed: int | None, minimum: int, maximum: int, per_node: int, headroom_percent: int, current: int | None,
+    sessions: int | None, last_node_empty: bool,
+) -> int:  # fmt: skip
+    """SFU nodes of a pool. A fixed number (spec.replicas) holds autoscaling; fewer only one by one and when the last
+    node, the one a StatefulSet takes first, is known to hold no room."""
+    if fixed is not None:
+        return fixed
+    if current is None:
+        return max(minimum, 1) if maximum else 0
+    if sessions is None:
+        return current
+    wanted = -(-sessions * 100 // (per_node * (100 - headroom_percent)))
+    wanted = min(max(wanted, minimum), maximum)
+    if wanted < current:
+        return current - 1 if last_node_empty else current
+    return wanted

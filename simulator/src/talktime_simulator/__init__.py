@@ -1,1 +1,1 @@
-"""OpenAI Realtime server with billing ground truth, and synthetic participants."""
+"""A provider that bills nothing: OpenAI Realtime with token ground truth, and synthetic participants."""

@@ -1,0 +1,1 @@
+"""Synthetic participants: real WebRTC, real speech, and a record of everything they received."""

@@ -20,6 +20,7 @@ QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 async def problem(request: Request, error: Exception) -> JSONResponse:
+    """A refusal of ours."""
     assert isinstance(error, Problem)
     request.state.reason = error.reason
     return response(error)
@@ -28,11 +29,9 @@ async def problem(request: Request, error: Exception) -> JSONResponse:
 async def http_exception(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses (no such route, wrong method)."""
     assert isinstance(error, HTTPException)
-    told = (
-        Problem(404, "NotFound", "no such resource")
-        if error.status_code == 404
-        else Problem(error.status_code, "Refused", str(error.detail))
-    )
+    told = Problem(error.status_code, "Refused", str(error.detail))
+    if error.status_code == 404:
+        told = Problem(404, "NotFound", "no such resource")
     answer = response(told)
     answer.headers.update(error.headers or {})
     return answer

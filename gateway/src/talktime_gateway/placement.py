@@ -45,7 +45,7 @@ def choose(nodes: Sequence[PoolNode], placed: Mapping[str, int], failed: Set[str
         load = node.rooms + placed.get(node.nodeID, 0)
         return node.nodeID in failed, TAKING.index(node.state), load, node.nodeID
 
-    return Choice(min(free, key=rank).node_id)
+    return Choice(min(free, key=rank).nodeID)
 
 
 class Recent:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from talktime_gateway.credentials import Kind, digest, matches, new_session_id, new_ticket, parse
+from talktime_gateway.credentials import Kind, digest, matches, is_session_id, new_session_id, new_ticket, parse
 
 SERVER = "tts_" + "a" * 40
 OBSERVER = "tto_" + "b" * 40
@@ -59,4 +59,6 @@ def test_new_tickets_and_session_ids_are_unguessable() -> None:
     tickets = {new_ticket() for _ in range(100)}
     assert len(tickets) == 100
     assert all(parse(None, ticket) is not None and len(ticket) >= 47 for ticket in tickets)
-    assert all(len(bytes.fromhex(new_session_id())) == 16 for _ in range(10))
+    assert all(is_session_id(new_session_id()) for _ in range(10))
+    assert len({new_session_id() for _ in range(100)}) == 100
+    assert not is_session_id("probe-1")

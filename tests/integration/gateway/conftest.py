@@ -1,0 +1,380 @@
+"""A real livekit-server and a ledger that keeps its promises in memory, around the gateway's own app."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from fastapi import FastAPI
+from talktime_gateway.app import create_app
+from talktime_gateway.settings import Settings
+from talktime_ledger.client import LedgerClient
+
+SERVER_KEY = "tts_" + "s" * 43
+OBSERVER_KEY = "tto_" + "o" * 43
+OTHER_KEY = "tts_" + "x" * 43
+API_KEY, API_SECRET = "APItest", "secret-of-at-least-thirty-two-characters"
+LIVEKIT = Path(__file__).parents[3] / ".state" / "bin" / "livekit-server"
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, then SIGKILL."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(5)
+
+
+@dataclass
+class Node:
+    """A running livekit-server."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    metrics_port: int
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=2) as answer:
+            return str(answer.read().decode())
+
+    def node_id(self) -> str:
+        found = re.search(r'node_id="([^"]+)"', self.metrics())
+        assert found is not None
+        return found.group(1)
+
+    def rooms(self) -> int:
+        found = re.search(r"^livekit_room_total\{[^}]*\} (\d+)", self.metrics(), re.MULTILINE)
+        return int(found.group(1)) if found else 0
+
+
+@pytest.fixture(scope="session")
+def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Node]]:
+    """Starts livekit-server nodes on loopback; they end with the test session."""
+    nodes: list[Node] = []
+
+    def start(redis: str | None = None) -> Node:
+        port, tcp, udp, metrics = (free_port() for _ in range(4))
+        config: dict[str, Any] = {
+            "port": port,
+            "bind_addresses": ["127.0.0.1"],
+            "prometheus_port": metrics,
+            "keys": {API_KEY: API_SECRET},
+            "logging": {"level": "warn"},
+            "rtc": {
+                "tcp_port": tcp,
+                "udp_port": udp,
+                "node_ip": "127.0.0.1",
+                "use_external_ip": False,
+                "enable_loopback_candidate": True,
+            },
+        }
+        if redis:
+            config["redis"] = {"address": redis}
+        path = tmp_path_factory.mktemp("livekit") / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        with (path.parent / "log").open("wb") as log:
+            command = [str(LIVEKIT), "--config", str(path), "--node-ip", "127.0.0.1"]
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        node = Node(process, port, metrics)
+        nodes.append(node)
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1):
+                    return node
+            except OSError:
+                assert process.poll() is None, (path.parent / "log").read_text()
+                time.sleep(0.1)
+        raise AssertionError("livekit-server did not start")
+
+    yield start
+    for node in nodes:
+        node.process.kill()  # SIGTERM would wait for the rooms to empty
+        node.process.wait(5)
+
+
+@pytest.fixture(scope="session")
+def node(start_node: Callable[..., Node]) -> Node:
+    """One livekit-server without Redis."""
+    return start_node()
+
+
+@dataclass
+class FakeLedger:
+    """The ledger's side of the contract, as far as the gateway uses it; what the gateway sent is kept for asserts."""
+
+    pool_url: str
+    projects: list[dict[str, Any]] = field(default_factory=list)
+    pools: list[dict[str, Any]] = field(default_factory=list)
+    sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tickets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    transport: dict[str, dict[str, int]] = field(default_factory=dict)
+    refuse: dict[str, Any] | None = None
+    refuse_providers: set[str] = field(default_factory=set)
+    down: bool = False
+    directory_reads: int = 0
+
+    def __post_init__(self) -> None:
+        self.projects = [project("team", "study"), project("team", "other", OTHER_KEY)]
+        self.pools = [pool(self.pool_url)]
+
+    def open_ids(self) -> list[str]:
+        return [key for key, session in self.sessions.items() if session["state"] == "open"]
+
+    def client(self) -> LedgerClient:
+        transport = httpx.MockTransport(self.handle)
+        return LedgerClient("http://ledger", token="t", transport=transport, patience_sec=0.2)
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        if self.down:
+            raise httpx.ConnectError("down")
+        path = request.url.path.removeprefix("/v1")
+        body = json.loads(request.content) if request.content else {}
+        parts = path.strip("/").split("/")
+        if path == "/directory":
+            return self._directory(request)
+        if path == "/sessions" and request.method == "POST":
+            return self._open(body)
+        if path == "/sessions":
+            rows = [s for s in self.sessions.values() if s["state"] == request.url.params.get("state", s["state"])]
+            return httpx.Response(200, json={"sessions": rows})
+        if parts[0] == "sessions":
+            return self._session(parts, body)
+        if path == "/tickets":
+            self.tickets[body["sha256"]] = {**body, "used": False}
+            return httpx.Response(201, json={})
+        return self._redeem(parts[1])
+
+    def _directory(self, request: httpx.Request) -> httpx.Response:
+        self.directory_reads += 1
+        content = json.dumps({"projects": self.projects, "pools": self.pools})
+        etag = f'"{hashlib.sha256(content.encode()).hexdigest()[:16]}"'
+        if request.headers.get("If-None-Match") == etag:
+            return httpx.Response(304)
+        return httpx.Response(200, content=content, headers={"ETag": etag})
+
+    def _open(self, body: dict[str, Any]) -> httpx.Response:
+        if self.refuse is not None:
+            return problem(402, **self.refuse)
+        if body["provider"] in self.refuse_providers:
+            return problem(402, reason="PriceUnknown", detail="no price for the model")
+        self.sessions[body["session_id"]] = {
+            **{key: body[key] for key in ("session_id", "namespace", "project", "provider", "media", "observers")},
+            "participant_identity": body["participant_identity"],
+            "participant_key": body.get("participant_key"),
+            "api": "OpenAIRealtime",
+            "model": "gpt-realtime-2.1-mini",
+            "epoch": 1,
+            "state": "open",
+            "opened_at": datetime.now(UTC).isoformat(),
+            "posted": "0",
+            "reserved": "0.05",
+            "limit": "0.10",
+        }
+        return httpx.Response(201, json=self.sessions[body["session_id"]])
+
+    def _session(self, parts: list[str], body: dict[str, Any]) -> httpx.Response:
+        session = self.sessions.get(parts[1])
+        if session is None:
+            return problem(404, reason="NotFound")
+        if parts[2:] == ["close"]:
+            if session["state"] == "open":
+                session |= {"state": "closed", "close_reason": body["reason"], "reserved": "0"}
+            return httpx.Response(200, json={"session_id": parts[1], "posted": "0", "costs": []})
+        if parts[2:] == ["claim"]:
+            if body["epoch"] != session["epoch"] + 1:
+                return problem(409, reason="Conflict")
+            session["epoch"] = body["epoch"]
+        if parts[2:] == ["transport"]:
+            self.transport.setdefault(parts[1], {}).update(body["participant_seconds"])
+        return httpx.Response(200, json=session)
+
+    def _redeem(self, sha256: str) -> httpx.Response:
+        ticket = self.tickets.get(sha256)
+        if ticket is None:
+            return problem(404, reason="NotFound")
+        if ticket["used"]:
+            return problem(409, reason="Used")
+        if datetime.fromisoformat(ticket["expires_at"]) < datetime.now(UTC):
+            return problem(410, reason="Expired")
+        ticket["used"] = True
+        return httpx.Response(200, json={key: ticket.get(key) for key in ("namespace", "project", "participant_key")})
+
+
+def problem(status: int, **members: Any) -> httpx.Response:
+    """A ledger's refusal."""
+    return httpx.Response(status, json={"title": "refused", "status": status, **members})
+
+
+def sha(text: str) -> str:
+    """Hex SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def project(namespace: str, name: str, server_key: str = SERVER_KEY, **changes: Any) -> dict[str, Any]:
+    """A Project as in the directory."""
+    return {
+        "namespace": namespace,
+        "name": name,
+        "paused": False,
+        "deleted": False,
+        "providers": [
+            {"name": "main", "api": "OpenAIRealtime", "model": "gpt-realtime-2.1-mini", "weight": 1, "tier": 0},
+            {"name": "spare", "api": "OpenAIRealtime", "model": "gpt-realtime-2.1", "weight": 1, "tier": 1},
+        ],
+        "pool": {"namespace": "talktime", "name": "eu"},
+        "accessKeys": [
+            {"id": "server-key", "kind": "server", "sha256": sha(server_key)},
+            {"id": "observer-key", "kind": "observer", "sha256": sha(OBSERVER_KEY)},
+        ],
+        "maxParticipants": 1,
+        "microphoneOnly": True,
+        **changes,
+    }
+
+
+def pool(url: str, **changes: Any) -> dict[str, Any]:
+    """A pool as in the directory; without nodes LiveKit chooses."""
+    base = {"namespace": "talktime", "name": "eu", "publicURL": url, "internalURL": url, "nodes": []}
+    return {**base, "active": "SelfHosted", "health": "good", **changes}
+
+
+@pytest.fixture
+def ledger(node: Node) -> FakeLedger:
+    """A ledger that knows Project team/study on pool talktime/eu."""
+    return FakeLedger(node.url)
+
+
+@pytest.fixture
+def keys_dir(tmp_path: Path) -> Path:
+    """Mounted keys of the pool."""
+    (tmp_path / "talktime.eu.json").write_text(json.dumps({"apiKey": API_KEY, "apiSecret": API_SECRET}))
+    return tmp_path
+
+
+Gateway = Callable[..., Any]
+
+
+@pytest.fixture
+def gateway(ledger: FakeLedger, keys_dir: Path) -> Gateway:
+    """Runs the app; ``async with gateway(setting=...) as http``. Rounds are rare unless a test asks for them."""
+
+    @asynccontextmanager
+    async def run(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+        values = {
+            "sfu_keys_dir": keys_dir,
+            "directory_interval_sec": 0.05,
+            "census_interval_sec": 3600,
+            "key_burst": 1000,
+            "sfu_timeout_sec": 3,
+            **settings,
+        }
+        app: FastAPI = create_app(Settings(**values), ledger.client())
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://gateway") as http,
+        ):
+            if not ledger.down:
+                await until(lambda: _ready(http))
+            yield http
+
+    return run
+
+
+async def _ready(http: httpx.AsyncClient) -> bool:
+    return (await http.get("/readyz")).status_code == 200
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+    """Wait for a condition; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, "did not come true in time"
+        await asyncio.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Headers:
+    """Authorization headers of the callers in the tests."""
+
+    server: dict[str, str]
+    observer: dict[str, str]
+    other: dict[str, str]
+    nobody: dict[str, str]
+
+    @staticmethod
+    def of(credential: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {credential}"}
+
+
+@pytest.fixture
+def as_() -> Headers:
+    """``headers=as_.server``; ``other`` is the server key of another Project."""
+    return Headers(*(Headers.of(key) for key in (SERVER_KEY, OBSERVER_KEY, OTHER_KEY, "tts_" + "n" * 43)))
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Awaitable[None]]:
+    """Wait for an async condition."""
+    return until
+
+
+@pytest.fixture
+def seen_again() -> Callable[[FakeLedger], Awaitable[None]]:
+    """Wait until the gateway has read the directory anew."""
+
+    async def wait(ledger: FakeLedger) -> None:
+        reads = ledger.directory_reads
+
+        async def read() -> bool:
+            return ledger.directory_reads >= reads + 2
+
+        await until(read)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of our own on loopback; its address."""
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    process = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            with closing(socket.socket()) as sock:
+                if sock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+    finally:
+        stop(process)

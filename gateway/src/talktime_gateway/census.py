@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 
 from talktime_ledger.client import Conflict, Fenced, LedgerClient, LedgerError, NotFound, SessionClosed
+from talktime_ledger.resources.project import agent_name
 from talktime_ledger.wire import Claim, Close, Session, Transport
 
 from .credentials import is_session_id
 from .directory import Cache, View
 from .media import Media, Sfu
 from .metrics import Metrics
-from .rooms import Present, SfuUnavailable, agent_name, dispatch_metadata
+from .rooms import Present, SfuUnavailable, dispatch_metadata
 from .transport import participant_seconds
 from .watch import Act, Alone, Seen, decide, needs_dispatch, participants
 

@@ -10,6 +10,7 @@ from random import Random
 from uuid import UUID
 
 from talktime_ledger.client import LedgerClient, LedgerError, NotFound, Refused
+from talktime_ledger.resources.project import agent_name
 from talktime_ledger.wire import Close, DirectoryProvider, MediaChoice, Session, SessionOpen
 
 from . import placement, providers, refusals, tokens
@@ -19,7 +20,7 @@ from .directory import View
 from .media import Media, Sfu
 from .metrics import Metrics
 from .problems import Problem
-from .rooms import NewRoom, SfuUnavailable, agent_name
+from .rooms import NewRoom, SfuUnavailable
 
 log = logging.getLogger(__name__)
 

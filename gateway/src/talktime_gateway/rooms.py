@@ -65,11 +65,6 @@ class NewRoom:
         object.__setattr__(self, "metadata", dispatch_metadata(self.session, self.epoch))
 
 
-def agent_name(namespace: str, project: str) -> str:
-    """The name under which a Project's workers register."""
-    return f"tt-{namespace}-{project}"
-
-
 def dispatch_metadata(session: str, epoch: int) -> str:
     """What the agent's job carries."""
     return json.dumps({"session": session, "epoch": epoch})

@@ -1,1 +1,1 @@
-"""The livekit-agents worker: one session = talk + meter + charge."""
+"""The agent: one session = talk, meter, charge. `talktime_agent.budgeted` is the part other people's agents can use."""

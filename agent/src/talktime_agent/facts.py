@@ -1,0 +1,72 @@
+"""What one raw provider event means for money. The meter turns events into these; the session acts on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from talktime_ledger.core.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A provider connection is up. ``replaced``: it took the place of one that was lost with its open responses."""
+
+    provider_session: str
+    replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """User audio became part of the conversation (and is being transcribed). Seconds of audio."""
+
+    item: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The provider started a response. ``request``: our event id of the response.create that asked for it, if told."""
+
+    key: str
+    request: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """A usage, exactly as the provider told it."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """A response ended, or a transcription failed, without anything billed."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeterable:
+    """A response whose cost the provider did not tell, or told malformed: it stays at its bound."""
+
+    key: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The provider refused one of our requests: no response was started for it."""
+
+    request: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The provider cannot serve us (key, quota, rate). ``code`` as the provider names it."""
+
+    code: str
+    message: str
+
+
+Fact = Connected | Committed | Opened | Billed | Free | Unmeterable | Refused | Fault

@@ -1,0 +1,105 @@
+"""The gate: what the next response can cost at most, and whether it may start. In process, no network (law 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from talktime_ledger.core.meters import Meter
+from talktime_ledger.core.rates import RateSnapshot
+from talktime_ledger.core.worst_case import (
+    TURN_AUDIO_SECONDS,
+    Caps,
+    Legs,
+    closing_output_cap,
+    goodbye_bound,
+    response_bound,
+    text_tokens_bound,
+    transcription_bound,
+)
+from talktime_ledger.wire import Attachment, RateSnapshotWire, SessionConfig
+
+# What the user will probably say before the next answer; asked for ahead so that a commit does not wait for the ledger.
+EXPECTED_TURN_SECONDS = 15.0
+
+
+def session_instructions(config: SessionConfig) -> str:
+    """What the provider is told once per session: the Project's instructions, and the language."""
+    return f"{config.instructions}\n\nSpeak in the language {config.language!r} unless the instructions say otherwise."
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Worst cases of one session. All amounts in USD."""
+
+    legs: Legs
+    caps: Caps
+    instruction_tokens: int
+    closing: str
+
+    @classmethod
+    def of(cls, attachment: Attachment) -> Bounds:
+        """From what the ledger told at attach. LookupError when it sent no rates."""
+        config = attachment.config
+        snapshots = [_snapshot(rate) for rate in attachment.rates]
+        if not snapshots:
+            raise LookupError("the ledger sent no rates")
+        transcription = next((rate for rate in snapshots[1:] if rate.model == config.transcriptionModel), None)
+        # Per-response instructions (greeting, wrap-up) come on top of the session's.
+        spoken = (session_instructions(config), config.greeting or "", config.wrapUp)
+        return cls(
+            legs=Legs(snapshots[0], transcription),
+            caps=Caps(config.caps.contextTokens, config.caps.responseSeconds),
+            instruction_tokens=sum(text_tokens_bound(text) for text in spoken),
+            closing=config.closing,
+        )
+
+    @property
+    def longest_response_sec(self) -> float:
+        """Longest spoken answer, seconds."""
+        return float(self.caps.response_seconds)
+
+    def response(self, context_tokens: int, pending_seconds: float) -> Decimal:
+        """W of the response that would start now.
+
+        Transcription is not in it: committed audio holds its own bound. But one more turn's transcription is kept back,
+        for it is billed as soon as the user has spoken, answered or not.
+        """
+        talk = response_bound(
+            Legs(self.legs.model),
+            self.caps,
+            instruction_tokens=self.instruction_tokens,
+            context_tokens=context_tokens,
+            pending_audio_seconds=pending_seconds,
+        )
+        return talk + self.transcription(TURN_AUDIO_SECONDS)
+
+    def wanted(self, context_tokens: int, pending_seconds: float) -> Decimal:
+        """W of the response after the user's next turn: what to ask the ledger for."""
+        return self.response(context_tokens, pending_seconds + EXPECTED_TURN_SECONDS)
+
+    def transcription(self, seconds: float) -> Decimal:
+        """Bound of transcribing this much audio."""
+        return transcription_bound(seconds, self.legs.transcription)
+
+    @property
+    def goodbye(self) -> Decimal:
+        """C."""
+        return goodbye_bound(self.legs.model, self.closing)
+
+    @property
+    def goodbye_output_tokens(self) -> int:
+        """max_output_tokens of rendering the goodbye."""
+        return closing_output_cap(self.closing)
+
+    def rates_of(self, model: str) -> RateSnapshot:
+        """The snapshot a usage of this model is priced with."""
+        transcription = self.legs.transcription
+        if transcription is not None and transcription.model == model:
+            return transcription
+        return self.legs.model
+
+
+def _snapshot(rate: RateSnapshotWire) -> RateSnapshot:
+    prices: dict[Meter, Decimal] = dict(rate.prices)
+    return RateSnapshot(rate.card, rate.vendor, rate.model, rate.effective_from, prices, rate.source)

@@ -1,0 +1,94 @@
+"""Whether there is somebody to talk to: the participant, and the media path to them. Times in monotonic seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from livekit import rtc
+
+
+class Presence:
+    """Watches a room for one participant's going and for the connection's state."""
+
+    def __init__(
+        self, participant: str, *, rejoin_grace: float, reconnect_limit: float, monotonic: Callable[[], float]
+    ) -> None:
+        self._participant = participant
+        self._rejoin_grace = rejoin_grace
+        self._reconnect_limit = reconnect_limit
+        self._monotonic = monotonic
+        self._gone_at: float | None = None
+        self._down_at: float | None = None
+        self._left = False
+        self._room_over = False
+
+    @property
+    def there(self) -> bool:
+        """Whether the participant can hear now."""
+        return self._gone_at is None and self._down_at is None and not self._left and not self._room_over
+
+    def over(self) -> str | None:
+        """Why there is nobody to talk to any more, None while there may be."""
+        now = self._monotonic()
+        if self._room_over:
+            return "room_closed"
+        if self._left or (self._gone_at is not None and now - self._gone_at > self._rejoin_grace):
+            return "participant_left"
+        if self._down_at is not None and now - self._down_at > self._reconnect_limit:
+            return "reconnect_timeout"
+        return None
+
+    def joined(self, identity: str) -> None:
+        """Somebody came (back)."""
+        if identity == self._participant:
+            self._gone_at = None
+
+    def went(self, identity: str, *, on_purpose: bool) -> None:
+        """Somebody went; not on purpose = they may come back."""
+        if identity == self._participant:
+            self._gone_at = self._monotonic()
+            self._left = self._left or on_purpose
+
+    def down(self) -> None:
+        """The media path is broken."""
+        self._down_at = self._down_at if self._down_at is not None else self._monotonic()
+
+    def up(self) -> None:
+        """The media path is back."""
+        self._down_at = None
+
+    def ended(self) -> None:
+        """The room is over for us."""
+        self._room_over = True
+
+    def watch(self, room: rtc.Room, *, on_down: Callable[[], None], on_up: Callable[[], None]) -> None:
+        """Follows a room's events; ``on_down``/``on_up`` when nobody can hear, and when they can again."""
+
+        @room.on("participant_connected")
+        def _joined(participant: rtc.RemoteParticipant) -> None:
+            self.joined(participant.identity)
+            if self.there:
+                on_up()
+
+        @room.on("participant_disconnected")
+        def _went(participant: rtc.RemoteParticipant) -> None:
+            on_purpose = participant.disconnect_reason == rtc.DisconnectReason.CLIENT_INITIATED
+            self.went(participant.identity, on_purpose=on_purpose)
+            if not self.there:
+                on_down()
+
+        @room.on("reconnecting")
+        def _down() -> None:
+            self.down()
+            on_down()
+
+        @room.on("reconnected")
+        def _up() -> None:
+            self.up()
+            if self.there:
+                on_up()
+
+        @room.on("disconnected")
+        def _ended(*_: object) -> None:
+            self.ended()
+            on_down()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,6 +16,9 @@ from .metrics import Metrics
 from .problems import Problem, response
 
 log = logging.getLogger(__name__)
+
+_PROJECT = re.compile(r"[a-z0-9.-]{1,63}/[a-z0-9.-]{1,63}")
+"""What may be logged of an address: anything else could be a credential typed into the wrong place."""
 
 QUIET = ("/healthz", "/readyz", "/metrics")
 
@@ -62,8 +66,9 @@ def _route(request: Request) -> str:
 def _fields(request: Request, took: float) -> dict[str, Any]:
     fields: dict[str, Any] = {"ms": round(took * 1000, 1)}
     params = request.scope.get("path_params") or {}
-    if "namespace" in params:
-        fields["project"] = f"{params['namespace']}/{params['name']}"[:130]
+    project = f"{params.get('namespace', '')}/{params.get('name', '')}"
+    if _PROJECT.fullmatch(project):
+        fields["project"] = project
     for name in ("session", "reason"):
         if hasattr(request.state, name):
             fields[name] = getattr(request.state, name)

@@ -18,11 +18,6 @@ class Caller:
     kind: Kind
     project: DirectoryProject
 
-    @property
-    def full_reasons(self) -> bool:
-        """Whether refusals may name reasons and numbers."""
-        return self.kind is not Kind.TICKET
-
 
 def unauthorized() -> Problem:
     """The one answer to every credential that is not good here."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from talktime_gateway.credentials import Kind, digest, matches, is_session_id, new_session_id, new_ticket, parse
+from talktime_gateway.credentials import Kind, digest, is_session_id, matches, new_session_id, new_ticket, parse
 
 SERVER = "tts_" + "a" * 40
 OBSERVER = "tto_" + "b" * 40

@@ -17,7 +17,6 @@ Manifest = dict[str, Any]
 EVERYTHING = (
     "simulator.enabled=true",
     "prometheus.enabled=true",
-    "redis.embedded=true",
     "serviceMonitor.enabled=true",
     "prometheusRule.enabled=true",
 )
@@ -61,7 +60,6 @@ def test_services_and_accounts_have_the_names_of_the_contract(everything: list[M
         "talktime-gateway": 8080,
         "talktime-simulator": 8080,
         "talktime-postgres": 5432,
-        "talktime-redis": 6379,
         "talktime-prometheus": 9090,
     }
     accounts = {m["metadata"]["name"] for m in everything if m["kind"] == "ServiceAccount"}
@@ -70,7 +68,7 @@ def test_services_and_accounts_have_the_names_of_the_contract(everything: list[M
 
 def test_every_pod_meets_the_restricted_standard(everything: list[Manifest]) -> None:
     seen = dict(workloads(everything))
-    assert len(seen) == 8
+    assert len(seen) == 7
     for name, pod in seen.items():
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["securityContext"]["runAsUser"] == 65532, name
@@ -181,12 +179,12 @@ def test_a_registry_goes_before_our_images_only(render: Render) -> None:
         "reg.example.com/team/talktime/control:abc",
         "reg.example.com/team/talktime/simulator:abc",
         "reg.example.com/team/talktime/postgres:15",
-        "reg.example.com/team/talktime/redis:7.0",
         "reg.example.com/team/talktime/prometheus:2.42",
     }
     operator = named(manifests, "Deployment", "talktime-operator")["spec"]["template"]["spec"]["containers"][0]
     given = {env["name"]: env.get("value") for env in operator["env"]}
     assert given["TALKTIME_AGENT_IMAGE"] == "reg.example.com/team/talktime/agent:abc"
+    assert given["TALKTIME_REDIS_IMAGE"] == "reg.example.com/team/talktime/redis:7.0"
     assert given["TALKTIME_SFU_IMAGE"] == "livekit/livekit-server:v1.13.5"
 
 

@@ -1,0 +1,291 @@
+"""Does the money add up? Prices the simulator's token truth anew and compares it with what Talktime says.
+
+Independent on purpose: reads the truth and the RateCard YAML, imports nothing of Talktime. Exits 1 on any difference
+of a millionth of a dollar, on a meter that never counted, on a billed thing that the ledger does not know.
+
+    checker.py --truth http://simulator:8080/truth --rates examples/rate-cards --dsn postgresql://... \\
+        --prometheus 0.123456 --projects projects.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import json
+import sys
+import urllib.parse
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+NANO = Decimal("0.000000001")
+TOLERANCE = Decimal("0.000001")
+RESPONSE_METERS = ("text_in", "text_cached_in", "audio_in", "audio_cached_in", "text_out", "audio_out")
+TRANSCRIPTION_METERS = ("audio_in", "text_out")
+"""A transcription's text_in is its prompt, which need not be there."""
+
+Row = dict[str, Any]
+Rates = dict[str, list[tuple[datetime, dict[str, Any]]]]
+
+
+def load_rates(paths: Iterable[Path]) -> Rates:
+    """model -> [(effective from, meters)], the latest first. Takes files and directories of RateCard YAML."""
+    rates: Rates = {}
+    for path in paths:
+        for file in sorted(path.glob("*.yaml")) if path.is_dir() else [path]:
+            for document in yaml.safe_load_all(file.read_text()):
+                if not document or document.get("kind") != "RateCard":
+                    continue
+                spec = document["spec"]
+                entries = [(moment(entry["effectiveFrom"]), entry["meters"]) for entry in spec["entries"]]
+                rates[spec["model"]] = sorted(entries, key=lambda entry: entry[0], reverse=True)
+    return rates
+
+
+def set_rate(rates: Rates, change: str) -> None:
+    """`MODEL:METER=USD`: the same price book with one price changed (the test of this test)."""
+    model, _, rest = change.partition(":")
+    meter, _, price = rest.partition("=")
+    known = [meters for _, meters in rates.get(model, []) if meter in meters]
+    if not known:
+        raise SystemExit(f"{model} has no meter {meter}")
+    for meters in known:
+        meters[meter] = {"usdPerMillion": price}
+
+
+def moment(value: str | datetime) -> datetime:
+    """An RFC 3339 time, UTC when it says nothing else."""
+    parsed = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def unit_price(meters: dict[str, Any], meter: str) -> Decimal:
+    """USD of one token (one second). Raises LookupError when there is no price."""
+    rate = meters.get(meter)
+    if rate is None or rate.get("absent"):
+        raise LookupError(f"no price for {meter}")
+    if "sameAs" in rate:
+        return unit_price(meters, rate["sameAs"])
+    if rate.get("free"):
+        return Decimal(0)
+    if "usdPerHour" in rate:
+        return Decimal(str(rate["usdPerHour"])) / 3600
+    return Decimal(str(rate["usdPerMillion"])) / 1_000_000
+
+
+def price(record: Row, rates: Rates) -> Decimal:
+    """USD of one billed thing by the entry in force at its time: summed exactly, rounded once, half-even to 1e-9."""
+    at = moment(record["at"])
+    meters = next((meters for since, meters in rates.get(record["model"], []) if since <= at), None)
+    if meters is None:
+        raise LookupError(f"no rate entry for {record['model']} at {record['at']}")
+    used = [(meter, Decimal(str(count))) for meter, count in record["meters"].items() if count]
+    return sum((unit_price(meters, meter) * count for meter, count in used), Decimal(0)).quantize(NANO, ROUND_HALF_EVEN)
+
+
+def key_of(record: Row) -> str:
+    """The key under which Talktime counts this thing."""
+    if record["kind"] == "transcription":
+        return f"{record['item_id']}/0"
+    return f"{record['provider_session']}/{record['response_id']}"
+
+
+@dataclass
+class Findings:
+    """What was compared, as printable lines, and everything that is wrong."""
+
+    lines: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def compare(self, what: str, expected: Decimal, found: Decimal) -> None:
+        same = abs(expected - found) < TOLERANCE
+        self.lines.append(
+            f"{what:<42} {expected:>16.9f} {found:>16.9f} {found - expected:>13.9f}  {'ok' if same else 'WRONG'}"
+        )
+        if not same:
+            self.wrong.append(f"{what}: expected {expected}, found {found}")
+
+
+def check(
+    truth: list[Row],
+    rates: Rates,
+    costs: list[Row] | None,
+    usages: list[Row] | None,
+    prometheus: Decimal | None,
+    posted: Decimal | None,
+) -> Findings:
+    """The whole comparison. `costs`: rows of session_costs; `usages`: rows of usage_events (session_id, key)."""
+    findings = Findings()
+    priced = {key_of(record): price(record, rates) for record in truth}
+    if len(priced) != len(truth):
+        findings.wrong.append("the truth has one key twice")
+    for record in truth:
+        if not record["delivered"]:
+            findings.lines.append(f"undelivered: {record['kind']} {key_of(record)} of {priced[key_of(record)]} USD")
+    counted = {row["key"]: str(row["session_id"]) for row in usages or [] if not truthy(row.get("unmetered"))}
+    expected_of = [record for record in truth if record["delivered"] and (usages is None or key_of(record) in counted)]
+    if usages is not None:
+        known = {key_of(record) for record in truth}
+        for record in truth:
+            if record["delivered"] and key_of(record) not in counted:
+                findings.wrong.append(f"billed, not counted: {record['kind']} {key_of(record)}")
+        findings.wrong += [f"counted, never billed: {key}" for key in sorted(set(counted) - known)]
+    check_meters(findings, truth, counted)
+    expected = sum((priced[key_of(record)] for record in expected_of), Decimal(0))
+    findings.lines.append(f"{'USD':<42} {'expected':>16} {'found':>16} {'difference':>13}")
+    unmetered = Decimal(0)
+    if costs is not None:
+        unmetered = sum((decimal(row.get("unmetered_usd")) for row in costs), Decimal(0))
+        if usages is not None:
+            compare_sessions(findings, expected_of, priced, counted, costs)
+        total = sum((decimal(row["ai_cost_usd"]) for row in costs), Decimal(0))
+        findings.compare("session_costs.ai_cost_usd, metered", expected, total - unmetered)
+        if unmetered:
+            findings.lines.append(f"posted at its bound, unmetered: {unmetered} USD")
+    if prometheus is not None:
+        findings.compare("Prometheus", expected + unmetered, prometheus)
+    if posted is not None:
+        findings.compare("kubectl get project, status.budget.posted", expected + unmetered, posted)
+    return findings
+
+
+def compare_sessions(
+    findings: Findings, records: list[Row], priced: dict[str, Decimal], counted: dict[str, str], costs: list[Row]
+) -> None:
+    expected: dict[str, Decimal] = defaultdict(Decimal)
+    found: dict[str, Decimal] = defaultdict(Decimal)
+    for record in records:
+        expected[counted[key_of(record)]] += priced[key_of(record)]
+    for row in costs:
+        found[str(row["session_id"])] += decimal(row["ai_cost_usd"]) - decimal(row.get("unmetered_usd"))
+    for session in sorted({*expected, *found}):
+        findings.compare(session, expected[session], found[session])
+
+
+def check_meters(findings: Findings, truth: list[Row], counted: dict[str, str]) -> None:
+    """Every meter of every session above 0. Without usage rows a provider session stands for a session.
+
+    A provider session that only rendered something out of band holds no conversation and is left out.
+    """
+    sums: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(int)))
+    talked = set()
+    owner = {record["provider_session"]: counted[key_of(record)] for record in truth if key_of(record) in counted}
+    for record in truth:
+        session = str(owner.get(record["provider_session"], record["provider_session"]))
+        if record["kind"] == "response" and record.get("conversation") != "none":
+            talked.add(session)
+        for meter, count in record["meters"].items():
+            sums[session][record["kind"]][meter] += count
+    for session in sorted(talked):
+        for kind, meters in (("response", RESPONSE_METERS), ("transcription", TRANSCRIPTION_METERS)):
+            values = {meter: sums[session][kind][meter] for meter in meters}
+            text = " ".join(f"{meter}={value}" for meter, value in values.items())
+            findings.lines.append(f"{session} {kind}: {text}")
+            findings.wrong += [
+                f"{session}: {kind} {meter} never counted" for meter, value in values.items() if value <= 0
+            ]
+    if not talked:
+        findings.wrong.append("the truth holds no conversation at all")
+
+
+def decimal(value: Any) -> Decimal:
+    return Decimal(str(value)) if value not in (None, "") else Decimal(0)
+
+
+def truthy(value: Any) -> bool:
+    return value in (True, "true", "True", "t", "1", 1)
+
+
+def fetch(source: str) -> str:
+    """The text of a file or an http(s) URL."""
+    if source.startswith(("http://", "https://")):
+        with urllib.request.urlopen(source, timeout=30) as answer:
+            return str(answer.read().decode())
+    return Path(source).read_text()
+
+
+def rows_of(source: str) -> list[Row]:
+    """Rows from a JSON list, JSON lines or CSV file."""
+    text = fetch(source)
+    if source.endswith(".csv"):
+        return list(csv.DictReader(text.splitlines()))
+    if text.lstrip().startswith("["):
+        return list(json.loads(text, parse_float=Decimal))
+    return [json.loads(line, parse_float=Decimal) for line in text.splitlines() if line.strip()]
+
+
+def posted_of(source: str) -> Decimal:
+    """status.budget.posted summed over `kubectl get project(s) -o json`."""
+    document = json.loads(fetch(source))
+    items = document.get("items", [document])
+    return sum((decimal(item["status"]["budget"]["posted"]) for item in items), Decimal(0))
+
+
+def query_prometheus(url: str, query: str) -> Decimal:
+    """Sum of an instant query's samples."""
+    answer = json.loads(fetch(f"{url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"))
+    samples = answer["data"]["result"]
+    if not samples:
+        raise SystemExit(f"Prometheus has no data for {query}")
+    return sum((Decimal(sample["value"][1]) for sample in samples), Decimal(0))
+
+
+async def from_database(dsn: str) -> tuple[list[Row], list[Row]]:
+    """session_costs and usage_events."""
+    import asyncpg  # type: ignore[import-untyped]
+
+    connection = await asyncpg.connect(dsn)
+    try:
+        costs = await connection.fetch("SELECT session_id, ai_cost_usd, unmetered_usd FROM session_costs")
+        usages = await connection.fetch("SELECT session_id, key, unmetered FROM usage_events")
+    finally:
+        await connection.close()
+    return [dict(row) for row in costs], [dict(row) for row in usages]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--truth", required=True, help="file or URL of the simulator's truth")
+    parser.add_argument("--rates", type=Path, nargs="+", required=True, help="RateCard YAML files or directories")
+    parser.add_argument("--dsn", help="the ledger's PostgreSQL")
+    parser.add_argument("--costs", help="session_costs rows as .json, .jsonl or .csv, instead of --dsn")
+    parser.add_argument("--usages", help="usage_events rows (session_id, key, unmetered) likewise")
+    parser.add_argument("--prometheus", type=Decimal, help="the operator's number")
+    parser.add_argument("--prometheus-url")
+    parser.add_argument("--prometheus-query", default="sum(talktime_project_posted_usd)")
+    parser.add_argument("--projects", help="output of kubectl get project -o json")
+    parser.add_argument("--set-rate", action="append", default=[], metavar="MODEL:METER=USD")
+    options = parser.parse_args(argv)
+    rates = load_rates(options.rates)
+    for change in options.set_rate:
+        set_rate(rates, change)
+    costs = rows_of(options.costs) if options.costs else None
+    usages = rows_of(options.usages) if options.usages else None
+    if options.dsn:
+        costs, usages = asyncio.run(from_database(options.dsn))
+    prometheus = options.prometheus
+    if options.prometheus_url:
+        prometheus = query_prometheus(options.prometheus_url, options.prometheus_query)
+    posted = posted_of(options.projects) if options.projects else None
+    try:
+        findings = check(rows_of(options.truth), rates, costs, usages, prometheus, posted)
+    except LookupError as error:
+        print(f"cannot price the truth: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(findings.lines))
+    for wrong in findings.wrong:
+        print(f"WRONG: {wrong}")
+    print("the money adds up" if not findings.wrong else f"{len(findings.wrong)} things are wrong")
+    return 1 if findings.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

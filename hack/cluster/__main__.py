@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from hack.cluster import lifecycle, node
-from hack.cluster.layout import DEFAULT_NAME, Cluster, cluster_named
+from hack.cluster.layout import DEFAULT_NAME, Cluster, cluster_named, state_root
+from hack.images import builder, catalogue
 
 
 def main(argv: list[str]) -> int:
@@ -17,8 +18,7 @@ def main(argv: list[str]) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("down", help="remove processes, mounts, namespaces, cgroups and files")
     verbs.add_parser("status", help="what runs")
-    verb = verbs.add_parser("up", help="start, or mend, the cluster")
-    verb.add_argument("archives", nargs="*", type=Path, help="images that every node needs (pause, coredns)")
+    verbs.add_parser("up", help="start, or mend, the cluster")
     verb = verbs.add_parser("load", help="import image archives into every node")
     verb.add_argument("archives", nargs="+", type=Path)
     for name, text in (("kill", "kill -9 a process"), ("restart", "start it again")):
@@ -42,7 +42,8 @@ def main(argv: list[str]) -> int:
 def act(cluster: Cluster, arguments: argparse.Namespace) -> int:
     match arguments.verb:
         case "up":
-            lifecycle.up(cluster, arguments.archives)
+            shop = builder.Workshop(state_root(), cluster.binaries)
+            lifecycle.up(cluster, [builder.archive_of(shop, image) for image in catalogue.node_images()])
         case "down":
             lifecycle.down(cluster)
         case "load":

@@ -17,23 +17,10 @@ def create(cluster: Cluster) -> None:
     folder = cluster.certificates
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    _key(folder / "ca.key")
-    run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-new",
-            "-key",
-            str(folder / "ca.key"),
-            "-days",
-            DAYS,
-            "-subj",
-            "/CN=talktime-local",
-        ]
-        + ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-        + ["-out", str(folder / "ca.crt")]
-    )
+    _key(folder, "ca")
+    extensions = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    authority = ["-days", DAYS, "-subj", "/CN=talktime-local", "-out", "ca.crt"]
+    _openssl(folder, "req", "-x509", "-new", "-key", "ca.key", *authority, *extensions)
     names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{CLUSTER_DOMAIN}"]
     addresses = ["127.0.0.1", str(cluster.control_plane_address), str(cluster.api_service_address)]
     alternatives = [f"DNS:{name}" for name in [*names, "localhost"]] + [f"IP:{address}" for address in addresses]
@@ -45,11 +32,8 @@ def create(cluster: Cluster) -> None:
     _signed(folder, "proxy", "/CN=system:kube-proxy")
     for node in cluster.nodes:
         _signed(folder, node.name, f"/O=system:nodes/CN=system:node:{node.name}")
-    run(["openssl", "genrsa", "-out", str(folder / "service-account.key"), "2048"])
-    run(
-        ["openssl", "rsa", "-in", str(folder / "service-account.key"), "-pubout"]
-        + ["-out", str(folder / "service-account.pub")]
-    )
+    _openssl(folder, "genrsa", "-out", "service-account.key", "2048")
+    _openssl(folder, "rsa", "-in", "service-account.key", "-pubout", "-out", "service-account.pub")
 
 
 def kubeconfig(cluster: Cluster, identity: str, server: str) -> str:
@@ -59,53 +43,38 @@ def kubeconfig(cluster: Cluster, identity: str, server: str) -> str:
         return base64.b64encode((cluster.certificates / name).read_bytes()).decode()
 
     name = f"talktime-{cluster.name}"
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": name,
-            "clusters": [
-                {"name": name, "cluster": {"server": server, "certificate-authority-data": embedded("ca.crt")}}
-            ],
-            "users": [
-                {
-                    "name": identity,
-                    "user": {
-                        "client-certificate-data": embedded(f"{identity}.crt"),
-                        "client-key-data": embedded(f"{identity}.key"),
-                    },
-                }
-            ],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": identity}}],
-        },
-        indent=1,
-    )
+    credentials = {
+        "client-certificate-data": embedded(f"{identity}.crt"),
+        "client-key-data": embedded(f"{identity}.key"),
+    }
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": name,
+        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": embedded("ca.crt")}}],
+        "users": [{"name": identity, "user": credentials}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": identity}}],
+    }
+    return json.dumps(document, indent=1)
 
 
-def _key(path: Path) -> None:
-    run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(path)])
-    path.chmod(0o600)
+def _key(folder: Path, name: str) -> None:
+    _openssl(folder, "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
+    (folder / f"{name}.key").chmod(0o600)
 
 
 def _signed(folder: Path, name: str, subject: str, extensions: str = "", *, server: bool = False) -> None:
-    key, request, certificate, options = (folder / f"{name}.{ending}" for ending in ("key", "csr", "crt", "ext"))
-    _key(key)
+    _key(folder, name)
     usage = "serverAuth" if server else "clientAuth"
+    options = folder / f"{name}.ext"
     options.write_text(f"{extensions}keyUsage=critical,digitalSignature\nextendedKeyUsage={usage}\n")
-    run(["openssl", "req", "-new", "-key", str(key), "-subj", subject, "-out", str(request)])
-    run(
-        [
-            "openssl",
-            "x509",
-            "-req",
-            "-in",
-            str(request),
-            "-CA",
-            str(folder / "ca.crt"),
-            "-CAkey",
-            str(folder / "ca.key"),
-        ]
-        + ["-CAcreateserial", "-days", DAYS, "-extfile", str(options), "-out", str(certificate)]
-    )
-    request.unlink()
+    _openssl(folder, "req", "-new", "-key", f"{name}.key", "-subj", subject, "-out", f"{name}.csr")
+    authority = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"]
+    certificate = ["-days", DAYS, "-extfile", options.name, "-out", f"{name}.crt"]
+    _openssl(folder, "x509", "-req", "-in", f"{name}.csr", *authority, *certificate)
     options.unlink()
+    (folder / f"{name}.csr").unlink()
+
+
+def _openssl(folder: Path, *arguments: str) -> None:
+    run(["openssl", *arguments], folder=folder)

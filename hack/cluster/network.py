@@ -16,12 +16,13 @@ def inside(namespace: str) -> list[str]:
 
 
 def create(cluster: Cluster) -> None:
-    """The control plane's namespace holds the bridge; each node hangs on it by a veth and routes to the others' pods."""
+    """The control plane's namespace holds the bridge; each node hangs on it and routes to the other nodes' pods."""
     centre = cluster.network_namespace
     _namespace(centre)
     _ip(centre, "link add br0 type bridge")
     _ip(centre, f"addr add {cluster.control_plane_address}/{NODE_NETWORK.prefixlen} dev br0")
     _ip(centre, "link set br0 up")
+    _ip(centre, "route add unreachable default")
     for node in cluster.nodes:
         _namespace(node.network_namespace)
         _ip(centre, f"link add {node.name} type veth peer name eth0 netns {node.network_namespace}")

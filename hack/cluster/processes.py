@@ -1,4 +1,4 @@
-"""Processes that outlive the command that starts them: spawned, recorded by pid and start time, stopped by that record."""
+"""Processes that outlive the command that starts them: spawned, recorded by pid and start time, stopped by record."""
 
 from __future__ import annotations
 
@@ -133,9 +133,9 @@ def wait_until(what: str, ready: Callable[[], bool], *, seconds: float, log: Pat
         time.sleep(0.1)
 
 
-def run(argv: Sequence[str], *, stdin: bytes | None = None) -> str:
+def run(argv: Sequence[str], *, stdin: bytes | None = None, folder: Path | None = None) -> str:
     """Runs to the end and returns stdout; raises RuntimeError with the command and its stderr."""
-    done = subprocess.run(list(argv), input=stdin, capture_output=True, check=False)
+    done = subprocess.run(list(argv), input=stdin, capture_output=True, check=False, cwd=folder)
     if done.returncode:
         raise RuntimeError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout.decode()

@@ -1,0 +1,95 @@
+"""Images from the command line: `python3 -m hack.images build|load|push|tag|list`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from hack.cluster import lifecycle
+from hack.cluster.layout import DEFAULT_NAME, REPOSITORY, binaries, cluster_named, state_root
+from hack.cluster.processes import run
+from hack.images import builder, catalogue
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m hack.images", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("build", help="build what changed")
+    verb = verbs.add_parser("load", help="build what changed and import it into every node of the local cluster")
+    verb.add_argument("--name", default=os.environ.get("CLUSTER_NAME", DEFAULT_NAME), help="cluster name")
+    verb = verbs.add_parser("push", help="build with docker or buildah and push to a registry (you are logged in)")
+    verb.add_argument("registry", help="put before every image, e.g. registry.example.com/team")
+    verbs.add_parser("tag", help="print the tag of the product images")
+    verbs.add_parser("list", help="print all references")
+    arguments = parser.parse_args(argv)
+    shop = builder.Workshop(state_root(), binaries())
+    images = [*catalogue.product_images(), *catalogue.trial_images(), catalogue.livekit_image()]
+    try:
+        match arguments.verb:
+            case "tag":
+                print(catalogue.product_tag())
+            case "list":
+                print("\n".join(image.reference for image in images))
+            case "build":
+                for image in images:
+                    builder.archive_of(shop, image)
+            case "load":
+                cluster = cluster_named(arguments.name)
+                for image in images:
+                    lifecycle.load(cluster, builder.archive_of(shop, image))
+            case "push":
+                push(shop, arguments.registry.rstrip("/"))
+    except (RuntimeError, ValueError, OSError) as error:
+        print(f"images: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def push(shop: builder.Workshop, registry: str) -> None:
+    """The product images, tagged with their content, by docker where its daemon answers, else by buildah.
+
+    The SFU, databases and metrics come from upstream on a real cluster.
+    """
+    docker = docker_answers()
+    for image in catalogue.product_images():
+        target = f"{registry}/{image.reference}"
+        if docker:
+            dockerfile = str(REPOSITORY / catalogue.DOCKERFILE)
+            docker_build = ["docker", "build", "--target", image.target, "--file", dockerfile, "--tag", target]
+            subprocess.run([*docker_build, str(REPOSITORY)], check=True)
+            subprocess.run(["docker", "push", target], check=True)
+        else:
+            builder.archive_of(shop, image)
+            subprocess.run([*shop.buildah, "push", image.full_name, f"docker://{target}"], check=True)
+        builder.say(f"pushed {target}")
+    print(f"helm install: --set image.registry={registry} --set image.tag={catalogue.product_tag()}")
+
+
+def docker_answers() -> bool:
+    docker = shutil.which("docker")
+    return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+
+
+def kind_load(cluster: str, shop: builder.Workshop) -> None:
+    """All images into a kind cluster: built by docker, the SFU's from its binary; nothing is pulled but base images."""
+    for image in [*catalogue.product_images(), *catalogue.trial_images()]:
+        dockerfile = str(REPOSITORY / catalogue.DOCKERFILE)
+        build = ["docker", "build", "--quiet", "--target", image.target, "--file", dockerfile, "--tag", image.reference]
+        subprocess.run([*build, str(REPOSITORY)], check=True)
+    sfu = catalogue.livekit_image()
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(shop.binaries / sfu.binary, folder)
+        entry = builder.ENTRYPOINTS[sfu.binary]
+        Path(folder, "Dockerfile").write_text(f"FROM scratch\nCOPY {sfu.binary} /{sfu.binary}\nENTRYPOINT {entry}\n")
+        subprocess.run(["docker", "build", "--quiet", "--tag", sfu.reference, folder], check=True)
+    references = [image.reference for image in [*catalogue.product_images(), *catalogue.trial_images(), sfu]]
+    run([str(shop.binaries / "kind"), "load", "docker-image", "--name", cluster, *references])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""The real API server takes the chart and the examples as they are, under the strictest Pod Security Standard."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from .conftest import CHART, ROOT
+
+Kubectl = Callable[..., str]
+EVERYTHING = ("--set", "simulator.enabled=true", "--set", "prometheus.enabled=true")
+
+
+@pytest.fixture(scope="module")
+def server_module() -> Any:
+    """The operator tests' API server; importlib mode gives test folders no package to import it from."""
+    name = "talktime_tests_operator_apiserver"
+    if name not in sys.modules:
+        path = ROOT / "tests" / "integration" / "operator" / "apiserver.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def kubectl(server_module: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    with server_module.run(tmp_path_factory.mktemp("apiserver")) as server:
+        program, config = server_module.binary("kubectl"), str(server.kubeconfig("chart"))
+
+        def run(*arguments: str, stdin: str | None = None) -> str:
+            done = subprocess.run(
+                [program, "--kubeconfig", config, *arguments], input=stdin, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout + done.stderr
+
+        run("apply", "--server-side", "-f", str(CHART / "crds"))
+        run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        for namespace in ("talktime", "demo", "research"):
+            run("create", "namespace", namespace)
+        run("label", "namespace", "talktime", "pod-security.kubernetes.io/warn=restricted")
+        yield run
+
+
+def test_the_chart_is_accepted_without_a_warning(kubectl: Kubectl, helm: str) -> None:
+    rendered = subprocess.run(
+        [helm, "template", "talktime", str(CHART), "--namespace", "talktime", *EVERYTHING],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    answer = kubectl("apply", "--namespace", "talktime", "--dry-run=server", "-f", "-", stdin=rendered)
+    assert "Warning" not in answer
+    assert answer.count("created (server dry run)") > 30
+
+
+def test_the_examples_are_accepted(kubectl: Kubectl) -> None:
+    answer = kubectl("apply", "--server-side", "--dry-run=server", "--recursive", "-f", str(ROOT / "examples"))
+    for kind, name in (("project", "limit"), ("project", "patients"), ("sfupool", "eu"), ("ratecard", "gpt-realtime")):
+        assert f"{kind}.talktime.dev/{name} serverside-applied" in answer

@@ -432,6 +432,13 @@ class Usage(Wire):
     status: UsageStatus = UsageStatus.COMPLETED
     unmetered: bool = False
 
+    @field_validator("key")
+    @classmethod
+    def _not_ours(cls, value: str) -> str:
+        if value.startswith("assumed/"):
+            raise ValueError("keys under assumed/ are the ledger's own")
+        return value
+
     @field_validator("occurred_at")
     @classmethod
     def _with_zone(cls, value: datetime) -> datetime:

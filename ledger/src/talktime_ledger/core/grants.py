@@ -41,7 +41,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class GrantPlan:
-    """`delta` to add to what is held (negative = release); `final`: nothing beyond will come; `sufficient`: the least
+    """`delta` >= 0 to add to what is held; `final`: nothing beyond will come; `sufficient`: the least
     is held afterwards.
     """
 
@@ -66,7 +66,8 @@ def plan_grant(
     part = ratio(max(ZERO, shared), Decimal(max(1, open_sessions)))
     target = usd(need.least + min(need.spare, part))
     if target <= held:
-        return GrantPlan(usd(target - held), final=False, sufficient=True)
+        # Nothing is taken back while the agent may already be counting on it; what is held is used up.
+        return GrantPlan(ZERO, final=False, sufficient=True)
     if room >= target - held:
         return GrantPlan(usd(target - held), final=False, sufficient=True)
     if held + room >= need.least:

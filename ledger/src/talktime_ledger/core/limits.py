@@ -14,6 +14,7 @@ from decimal import ROUND_FLOOR, Decimal
 from enum import StrEnum
 
 from talktime_ledger.core.money import ZERO, shown
+from talktime_ledger.resources.project import OnProjectSoft
 
 
 class LimitState(StrEnum):
@@ -98,6 +99,13 @@ def project_soft(at: Position) -> Verdict | None:
     )
 
 
+def paused(at: Position) -> Verdict | None:
+    """A paused Project lets live sessions come to an end."""
+    if not at.paused:
+        return None
+    return Verdict(LimitState.SOFT, "Paused", "the Project is paused")
+
+
 def participant_soft(at: Position) -> Verdict | None:
     """The participant is near their cap."""
     if at.participant is None or at.participant.posted < soft_threshold(at.participant, at.w, at.goodbye):
@@ -116,6 +124,7 @@ CHAIN: tuple[Rule, ...] = (
     project_hard,
     participant_hard,
     session_hard,
+    paused,
     project_soft,
     participant_soft,
     session_soft,
@@ -143,6 +152,13 @@ def budget_soft_reached(posted: Decimal, amount: Decimal, soft_percent: int) -> 
     generation).
     """
     return posted >= amount * soft_percent / 100
+
+
+def project_soft_ends_live(policy: OnProjectSoft, available: Decimal, held: Decimal, remainder: Decimal) -> bool:
+    """Whether a latched project soft limit ends live sessions: always, if what is there cannot carry them, or never."""
+    if policy is OnProjectSoft.WRAP_UP_LIVE:
+        return True
+    return policy is OnProjectSoft.WRAP_UP_IF_SHORT and max(ZERO, available) + held < remainder
 
 
 def wrap_up_minutes(left: Decimal, w: Decimal, goodbye: Decimal, burn_per_minute: Decimal) -> int:

@@ -17,6 +17,7 @@ The same with gpt-realtime-mini (0.6 / 10 / 20): 0.0012096 + 0.08 + 0.03 + 0.004
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -64,6 +65,11 @@ class Legs:
 def text_tokens_bound(text: str) -> int:
     """An upper bound of the tokens of a text: a byte-level tokenizer never makes more tokens than UTF-8 bytes."""
     return len(text.encode()) + TEXT_OVERHEAD_TOKENS if text else 0
+
+
+def instruction_tokens_bound(instructions: str, per_response: Iterable[str]) -> int:
+    """Bound of the instruction tokens of one response: the session's, and the longest of those sent with a response."""
+    return text_tokens_bound(instructions) + max((text_tokens_bound(text) for text in per_response), default=0)
 
 
 def output_cap(response_seconds: int) -> int:

@@ -1,0 +1,110 @@
+"""Ends sessions: by the agent, by the gateway for agents that never came or vanished, by the sweeper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from talktime_ledger.core.money import ZERO
+from talktime_ledger.core.rates import RateBook
+from talktime_ledger.core.sweep import assumed
+from talktime_ledger.desk.late import post_late
+from talktime_ledger.desk.posting import assume, ensure_costs, post_unmetered, post_usages, replace_assumptions
+from talktime_ledger.desk.using import Refusal, gone, locked, merged_events
+from talktime_ledger.store import accounts, outbox, projects, sessions, usages
+from talktime_ledger.store.accounts import Move
+from talktime_ledger.store.database import Connection
+from talktime_ledger.store.sessions import SessionState
+from talktime_ledger.wire import Close
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The closed session; `first` = this call closed it."""
+
+    session: SessionState
+    first: bool
+
+
+async def close(
+    connection: Connection, session_id: UUID, request: Close, book: RateBook, *, by_agent: bool
+) -> Closed | Refusal:
+    """Settles and releases everything. An agent says what it used; anybody else leaves an assumption at its bound."""
+    session, now = await locked(connection, session_id)
+    if session.state == "closed":
+        in_flight = ZERO
+        after = await post_late(
+            connection, session, request.usages, request.unmetered, request.epoch, in_flight, book, now
+        )
+        return Closed(after, first=False)
+    if by_agent and request.epoch != session.epoch:
+        await post_late(connection, session, request.usages, request.unmetered, request.epoch, ZERO, book, now)
+        return Refusal(gone(session, request.epoch))
+    spent = await post_usages(connection, session, request.usages, book, now, session.epoch)
+    spent += await post_unmetered(connection, session, request.unmetered, now, session.epoch)
+    if by_agent:
+        spent += await replace_assumptions(connection, session, session.epoch, spent, ZERO, now)
+    else:
+        spent += await _assume_lost(connection, session, now)
+    told = replace(
+        session,
+        turns=max(session.turns, request.turns),
+        events=merged_events(session.events, request.events),
+        duration_sec=round(request.duration_sec) or seconds_attached(session, now),
+    )
+    return Closed(await _finish(connection, session, told, spent, request.reason, now), first=True)
+
+
+async def sweep(connection: Connection, session_id: UUID, grace_sec: float) -> SessionState | None:
+    """Ends a session whose validity is over; None if it was renewed or closed meanwhile."""
+    session, now = await locked(connection, session_id)
+    if session.state == "closed" or (now - session.valid_until).total_seconds() < grace_sec:
+        return None
+    spent = await _assume_lost(connection, session, now)
+    told = replace(session, duration_sec=seconds_attached(session, session.last_use_at or now))
+    reason = "swept" if session.attached_at is not None else "no_agent"
+    return await _finish(connection, session, told, spent, reason, now)
+
+
+def seconds_attached(session: SessionState, until: datetime) -> int:
+    """Whole seconds since the agent came; 0 without one."""
+    return max(0, round((until - session.attached_at).total_seconds())) if session.attached_at else 0
+
+
+async def _assume_lost(connection: Connection, session: SessionState, now: datetime) -> Decimal:
+    amount = assumed(
+        # After a claim nobody has attached yet: the old agent's share is assumed already.
+        attached=session.worker is not None,
+        reserved=session.reserved,
+        fixed=session.fixed,
+        w=session.hold * session.w_usd,
+        in_flight=session.in_flight,
+    )
+    return await assume(connection, session, amount, now)
+
+
+async def _finish(
+    connection: Connection, before: SessionState, told: SessionState, spent: Decimal, reason: str, now: datetime
+) -> SessionState:
+    move = Move(spent, -before.reserved, -1)
+    if before.participant_account_id is not None:
+        await accounts.settle(connection, before.participant_account_id, move)
+    await accounts.settle(connection, before.account_id, move)
+    after = replace(
+        told,
+        state="closed",
+        closed_at=now,
+        close_reason=reason,
+        posted=before.posted + spent,
+        reserved=ZERO,
+        in_flight=ZERO,
+    )
+    await sessions.save(connection, before, after)
+    await ensure_costs(connection, after)
+    await usages.finish_costs(connection, after.id, after.duration_sec, after.turns)
+    project = await projects.by_id(connection, after.project_id)
+    if project.spec.post_processing is not None:
+        await outbox.put(connection, project, after, project.spec.post_processing.webhook)
+    return after

@@ -1,0 +1,225 @@
+"""Settles what was used and grants anew, on the session's caps and its accounts, in the caller's transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from talktime_ledger.core.grants import Need, next_burn, plan_grant
+from talktime_ledger.core.limits import (
+    Level,
+    LimitState,
+    Position,
+    Verdict,
+    judge,
+    project_soft_ends_live,
+    wrap_up_minutes,
+)
+from talktime_ledger.core.money import ZERO, usd
+from talktime_ledger.core.periods import period_of, turns_over
+from talktime_ledger.desk.errors import GrantRaceError
+from talktime_ledger.store import accounts, sessions
+from talktime_ledger.store.accounts import Account, Move
+from talktime_ledger.store.database import Connection
+from talktime_ledger.store.projects import Project
+from talktime_ledger.store.sessions import SessionState
+from talktime_ledger.wire import Grant, GrantBudget, GrantState
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One interrogation. `spent`: what its usages add (may be negative); `want`: W of the next response, 0 = W(cap).
+    USD.
+    """
+
+    n: int
+    spent: Decimal
+    in_flight: Decimal
+    want: Decimal
+    now: datetime
+    valid_sec: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The session afterwards, the answer, and whether the project's soft limit was reached by it."""
+
+    session: SessionState
+    grant: Grant
+    latched: bool
+
+
+def soft_threshold(project: Project, account: Account) -> Decimal:
+    """USD posted at which the project's soft limit latches."""
+    return usd(account.budget * project.spec.budget.soft_percent / 100)
+
+
+async def project_account(connection: Connection, project: Project, now: datetime) -> Account:
+    """The Project's account of the present period and generation."""
+    budget = project.spec.budget
+    period = period_of(budget.period, now)
+    return await accounts.ensure(
+        connection, project.id, "project", "", period, budget.account_generation, Decimal(budget.amount)
+    )
+
+
+async def renew(connection: Connection, project: Project, session: SessionState, request: Request) -> Renewal:
+    """Takes `spent` from what is held and tops up. GrantRaceError if another session took the money meanwhile."""
+    held_account = await accounts.read(connection, session.account_id)
+    present = await project_account(connection, project, request.now)
+    rolls = held_account.id != present.id and (
+        held_account.generation != present.generation
+        or turns_over(held_account.period, present.period, request.in_flight <= 0, request.now)
+    )
+    taken = min(max(ZERO, request.spent), session.reserved)
+    kept = session.reserved - taken
+    account = present if rolls else held_account
+    held = ZERO if rolls else kept
+    shared = account.available if rolls else account.available - request.spent + taken
+    posted = session.posted + request.spent
+    participant = None
+    if session.participant_account_id is not None:
+        participant = await accounts.read(connection, session.participant_account_id)
+    rooms = [session.limit_usd - posted - held]
+    if participant is not None:
+        rooms.append(participant.available - request.spent + session.reserved - held)
+    w = session.hold * (min(request.want, session.w_usd) if request.want > 0 else session.w_usd)
+    burn = _burn(session, request)
+    need = Need(session.fixed, w, request.in_flight, burn)
+    plan = plan_grant(need, held, rooms, shared, account.open_sessions + (1 if rolls else 0))
+    delta = plan.delta
+    reserved = held + delta
+
+    if participant is not None:
+        move = Move(request.spent, reserved - session.reserved)
+        participant = await _move(connection, participant.id, move, guarded=reserved > kept)
+    if rolls:
+        await accounts.settle(connection, held_account.id, Move(request.spent, -session.reserved, -1))
+        account = await _move(connection, account.id, Move(ZERO, reserved, 1), guarded=reserved > 0)
+    else:
+        move = Move(request.spent, delta - taken, 0, soft_threshold(project, account))
+        account = await _move(connection, account.id, move, guarded=delta > 0)
+
+    after = replace(
+        session,
+        account_id=account.id,
+        posted=posted,
+        reserved=reserved,
+        in_flight=request.in_flight,
+        burn_usd_min=burn,
+        last_n=request.n,
+        last_use_at=request.now,
+        valid_until=request.now + timedelta(seconds=request.valid_sec),
+    )
+    position = await _position(connection, project, after, account, participant, w)
+    verdict = judge(position)
+    if verdict.state is LimitState.OK and plan.final:
+        verdict = Verdict(LimitState.SOFT, "NothingBeyond", "what is held is the last of the budget")
+    after, grant = answer(after, project, account, position, verdict, plan.final, request)
+    return Renewal(after, grant, latched=account.soft_at is not None and held_account.soft_at is None and not rolls)
+
+
+def answer(
+    session: SessionState,
+    project: Project,
+    account: Account,
+    position: Position,
+    verdict: Verdict,
+    final: bool,
+    request: Request,
+) -> tuple[SessionState, Grant]:
+    """Latches soft, hard and the one wrap-up on the session, and says so."""
+    soft, hard = verdict.state is LimitState.SOFT, verdict.state is LimitState.HARD
+    wrap_up = soft and session.wrap_up_at is None
+    minutes = None
+    if wrap_up:
+        levels = [position.session, position.project, *([position.participant] if position.participant else [])]
+        left = min(level.left for level in levels) - request.in_flight
+        minutes = wrap_up_minutes(left, position.w, position.goodbye, session.burn_usd_min or ZERO)
+    now = request.now
+    after = replace(
+        session,
+        soft_at=session.soft_at or (now if soft or hard else None),
+        hard_at=session.hard_at or (now if hard else None),
+        wrap_up_at=now if wrap_up else session.wrap_up_at,
+    )
+    state = GrantState.FINAL if final or hard else GrantState.SOFT if soft else GrantState.OK
+    grant = Grant(
+        n=request.n,
+        state=state,
+        reason=verdict.reason,
+        wrap_up=wrap_up,
+        wrap_up_minutes=minutes,
+        reserved=after.reserved,
+        goodbye=min(session.fixed, after.reserved),
+        posted=after.posted,
+        session_limit=after.limit_usd,
+        limit_state=verdict.state,
+        valid_sec=request.valid_sec,
+        w=session.w_usd,
+        hold=session.hold,
+        paused=project.paused,
+        budget=GrantBudget(
+            session_limit=after.limit_usd,
+            session_posted=after.posted,
+            project_amount=account.budget,
+            project_posted=account.posted,
+            project_available=account.available,
+        ),
+    )
+    return replace(after, last_answer=grant.model_dump(mode="json")), grant
+
+
+async def _position(
+    connection: Connection,
+    project: Project,
+    session: SessionState,
+    account: Account,
+    participant: Account | None,
+    w: Decimal,
+) -> Position:
+    budget = project.spec.budget
+    ends = False
+    if account.soft_at is not None:
+        need, held = await sessions.expected_remainder(connection, project.id)
+        ends = project_soft_ends_live(budget.on_project_soft, account.available, held, need)
+
+    def level(limit: Decimal, posted: Decimal, room: Decimal, percent: int) -> Level:
+        # What is held is the session's own, also after a limit was lowered below it.
+        return Level(limit, posted, session.reserved + max(ZERO, room), percent)
+
+    return Position(
+        session=level(
+            session.limit_usd,
+            session.posted,
+            session.limit_usd - session.posted - session.reserved,
+            session.soft_percent,
+        ),
+        project=level(account.budget, account.posted, account.available, budget.soft_percent),
+        participant=level(participant.budget, participant.posted, participant.available, budget.soft_percent)
+        if participant
+        else None,
+        w=w,
+        goodbye=session.fixed,
+        in_flight=session.in_flight,
+        project_soft_ends_sessions=ends,
+        paused=project.paused,
+    )
+
+
+async def _move(connection: Connection, account_id: int, move: Move, *, guarded: bool) -> Account:
+    if not guarded:
+        return await accounts.settle(connection, account_id, move)
+    account = await accounts.grant(connection, account_id, move)
+    if account is None:
+        raise GrantRaceError
+    return account
+
+
+def _burn(session: SessionState, request: Request) -> Decimal | None:
+    since = session.last_use_at or session.attached_at
+    if since is None:
+        return session.burn_usd_min
+    seconds = Decimal(str(round((request.now - since).total_seconds(), 3)))
+    return next_burn(session.burn_usd_min or ZERO, max(ZERO, request.spent), seconds)

@@ -1,0 +1,95 @@
+"""Which prices hold: for new sessions (fail closed) and for what was already billed (post it all the same)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from talktime_ledger.cards import snapshot_core
+from talktime_ledger.core.feasibility import Feasibility, judge_feasible
+from talktime_ledger.core.meters import Meter
+from talktime_ledger.core.pricing import price_or_bound
+from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot
+from talktime_ledger.core.worst_case import Caps, Legs, instruction_tokens_bound
+from talktime_ledger.resources.project import AgentSpec, Api, Provider
+from talktime_ledger.store import projects
+from talktime_ledger.store.database import Connection
+from talktime_ledger.store.sessions import SessionState
+from talktime_ledger.wire import RateSnapshotWire, Usage
+
+VENDOR = {Api.OPENAI_REALTIME: "openai", Api.GEMINI_LIVE: "google"}
+COST_PROVIDER = {Api.OPENAI_REALTIME: "openai_realtime", Api.GEMINI_LIVE: "gemini_live"}
+# Worst cases to hold at once: Gemini answers by itself.
+HOLD = {Api.OPENAI_REALTIME: 1, Api.GEMINI_LIVE: 2}
+REQUIRED = (Meter.TEXT_IN, Meter.AUDIO_IN, Meter.TEXT_OUT, Meter.AUDIO_OUT)
+# An agent whose clock jumped does not choose another price.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+class RateDesk:
+    """Keeps the parsed rate cards of the last seen revision (shared by all requests of one process)."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, RateBook] = (-1, RateBook())
+
+    async def book(self, connection: Connection) -> RateBook:
+        """The present cards; asks only for the revision when nothing changed."""
+        if await projects.revision(connection, "rates") != self._seen[0]:
+            self._seen = await projects.rate_book(connection)
+        return self._seen[1]
+
+
+def legs_for(provider: Provider, book: RateBook, at: datetime) -> Legs:
+    """Everything that will bill; PriceUnknown names what is missing."""
+    vendor = VENDOR[provider.api]
+    model = book.snapshot(vendor, provider.model, at)
+    for meter in REQUIRED:
+        model.price(meter)
+    transcription = None
+    if provider.api is Api.OPENAI_REALTIME and provider.transcription_model:
+        transcription = book.snapshot(vendor, provider.transcription_model, at)
+    return Legs(model, transcription)
+
+
+def feasible(
+    provider: Provider, agent: AgentSpec, instructions: str, session_limit: Decimal, legs: Legs
+) -> Feasibility:
+    """W, C and whether the session limit carries them."""
+    spoken = [agent.greeting or "", agent.wrap_up, agent.closing]
+    return judge_feasible(
+        legs,
+        Caps(provider.caps.context_tokens, provider.caps.response_seconds),
+        session_limit=session_limit,
+        instruction_tokens=instruction_tokens_bound(instructions, spoken),
+        closing=agent.closing,
+        provider=provider.name,
+        hold=HOLD[provider.api],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PricedUsage:
+    """Cost in USD, the snapshot it was priced with, and whether a price had to be assumed."""
+
+    cost_usd: Decimal
+    rates: RateSnapshot
+    assumed_price: bool
+
+
+def price_usage(session: SessionState, usage: Usage, book: RateBook, now: datetime) -> PricedUsage:
+    """Prices by the usage's own time; without a card by what the session was opened with, never not at all."""
+    sane = session.opened_at - CLOCK_TOLERANCE <= usage.occurred_at <= now + CLOCK_TOLERANCE
+    at = usage.occurred_at if sane else now
+    rates = _rates(session, usage.model, book, at)
+    exact = rates.model == usage.model
+    priced = price_or_bound(usage.meters, rates)
+    return PricedUsage(priced.usd, rates, bool(priced.missing) or not exact)
+
+
+def _rates(session: SessionState, model: str, book: RateBook, at: datetime) -> RateSnapshot:
+    try:
+        return book.snapshot(session.vendor, model, at)
+    except PriceUnknown:
+        opened = [snapshot_core(RateSnapshotWire.model_validate(raw)) for raw in session.rates]
+        return next((rates for rates in opened if rates.model == model), opened[0])

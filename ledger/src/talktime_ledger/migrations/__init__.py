@@ -1,0 +1,1 @@
+"""Schema of the ledger: alembic revisions of hand-written SQL."""

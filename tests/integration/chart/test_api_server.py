@@ -31,23 +31,28 @@ def server_module() -> Any:
 
 
 @pytest.fixture(scope="module")
-def kubectl(server_module: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+def kubeconfig(server_module: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with server_module.run(tmp_path_factory.mktemp("apiserver")) as server:
-        program, config = server_module.binary("kubectl"), str(server.kubeconfig("chart"))
+        yield str(server.kubeconfig("chart"))
 
-        def run(*arguments: str, stdin: str | None = None) -> str:
-            done = subprocess.run(
-                [program, "--kubeconfig", config, *arguments], input=stdin, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr
-            return done.stdout + done.stderr
 
-        run("apply", "--server-side", "-f", str(CHART / "crds"))
-        run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        for namespace in ("talktime", "demo", "research"):
-            run("create", "namespace", namespace)
-        run("label", "namespace", "talktime", "pod-security.kubernetes.io/warn=restricted")
-        yield run
+def run(*command: str, stdin: str | None = None) -> str:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def kubectl(server_module: Any, kubeconfig: str) -> Kubectl:
+    def ask(*arguments: str, stdin: str | None = None) -> str:
+        return run(server_module.binary("kubectl"), "--kubeconfig", kubeconfig, *arguments, stdin=stdin)
+
+    ask("apply", "--server-side", "-f", str(CHART / "crds"))
+    ask("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    for namespace in ("talktime", "demo", "research"):
+        ask("create", "namespace", namespace)
+    ask("label", "namespace", "talktime", "pod-security.kubernetes.io/warn=restricted")
+    return ask
 
 
 def test_the_chart_is_accepted_without_a_warning(kubectl: Kubectl, helm: str) -> None:
@@ -66,3 +71,19 @@ def test_the_examples_are_accepted(kubectl: Kubectl) -> None:
     answer = kubectl("apply", "--server-side", "--dry-run=server", "--recursive", "-f", str(ROOT / "examples"))
     for kind, name in (("project", "limit"), ("project", "patients"), ("sfupool", "eu"), ("ratecard", "gpt-realtime")):
         assert f"{kind}.talktime.dev/{name} serverside-applied" in answer
+
+
+def test_an_upgrade_and_a_reinstall_keep_the_database_password(kubectl: Kubectl, helm: str, kubeconfig: str) -> None:
+    def password() -> str:
+        path = "jsonpath={.data.password}"
+        return kubectl("get", "secret", "talktime-postgres", "--namespace", "talktime", "--output", path)
+
+    release = ("--namespace", "talktime", "--kubeconfig", kubeconfig)
+    run(helm, "install", "talktime", str(CHART), *release)
+    first = password()
+    assert len(first) > 32
+    run(helm, "upgrade", "talktime", str(CHART), *release, "--set", "logLevel=DEBUG")
+    assert password() == first
+    run(helm, "uninstall", "talktime", *release)
+    run(helm, "install", "talktime", str(CHART), *release)
+    assert password() == first

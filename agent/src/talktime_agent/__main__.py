@@ -26,12 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_subparsers(dest="command", required=True).add_parser("start", help="run the worker")
     parser.parse_args(argv)
     logs.configure("agent")
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(NoPersonalData())
     from talktime_agent.settings import AgentSettings
     from talktime_agent.worker import serve
 
-    return asyncio.run(serve(AgentSettings()))  # type: ignore[call-arg]
+    return asyncio.run(serve(AgentSettings()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One interview: talk, meter, charge, and end in order. Decisions are made in the pure modules; here they are carried out."""
+"""One interview: talk, meter, charge, and end in order. The pure modules decide; here it is done."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
-from livekit import api, rtc
+from livekit import api
 from livekit.agents import Agent, AgentSession, AgentStateChangedEvent, ErrorEvent, JobContext
 from livekit.agents.voice.room_io import RoomOptions
+from livekit.rtc.participant import PublishDataError
 from pydantic import SecretStr
 from talktime_ledger.core.usage import UsageStatus
 from talktime_ledger.resources.project import OnLedgerOutage
@@ -147,6 +148,7 @@ class Interview:
         self._session.on("error", self._on_error)
         self._start(self._charger.run())
         self._start(self._listen(pushed))
+        await self._ctx.connect()
         await self._session.start(
             self._agent,
             room=self._ctx.room,
@@ -231,14 +233,13 @@ class Interview:
     def _on_error(self, event: ErrorEvent) -> None:
         error = getattr(event.error, "error", None)
         fault = fault_of(error) if isinstance(error, BaseException) else None
-        hopeless = not getattr(event.error, "recoverable", True) or (
-            fault is not None and fault[0] == "invalid_api_key"
-        )
+        refused = fault is not None and fault[0] == "invalid_api_key"
+        hopeless = refused or not getattr(event.error, "recoverable", True)
         if fault is not None:
             self._start(self._reports.fails(*fault))
         if hopeless:
             # The framework would tear the session down at once, goodbye and usage with it; we end in our own order.
-            event.error.recoverable = True  # type: ignore[union-attr]
+            event.error.recoverable = True
             self._end("provider_error")
 
     def _on_turn_refused(self, reason: str) -> None:
@@ -326,7 +327,7 @@ class Interview:
         try:
             async with asyncio.timeout(2):
                 await observers.send(self._till.cost_now())
-        except (TimeoutError, rtc.PublishDataError, rtc.EngineError) as error:
+        except (TimeoutError, PublishDataError, OSError) as error:
             logger.warning("observers not told", extra={"why": str(error)})
 
     # the end

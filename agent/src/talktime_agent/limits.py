@@ -1,4 +1,4 @@
-"""Soft and hard limits, as the agent acts on them. Pure: what the ledger judged and what the account holds -> a step."""
+"""Soft and hard limits, as the agent acts on them. Pure: what the ledger judged, what the account holds -> a step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """``exhausted``: the next response cannot be paid and nothing more will come; ``expired``: the ledger is silent too long."""
+    """``exhausted``: the next response cannot be paid, no more will come; ``expired``: the ledger is silent too long."""
 
     wrap_up_told: bool
     wrapped_up: bool
@@ -46,5 +46,5 @@ def next_step(now: Situation) -> tuple[Step, str]:
 
 
 def wrap_up_text(template: str, minutes: int | None) -> str:
-    """The wrap-up instruction with its minutes. Only the known placeholder is replaced; other braces stay as written."""
+    """The wrap-up instruction with its minutes. Only that placeholder is replaced; other braces stay."""
     return template.replace("{minutes}", str(DEFAULT_MINUTES if minutes is None else minutes))

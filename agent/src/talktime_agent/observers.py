@@ -1,7 +1,7 @@
 """Live cost for observers, and for nobody else (law 8).
 
-Always addressed to the session's fixed observer identities: an empty list would broadcast to the participant, and hidden
-observers are invisible to the agent, so it cannot ask who is there.
+Always addressed to the session's fixed observer identities: an empty list would broadcast to the participant, and
+hidden observers are invisible to the agent, so it cannot ask who is there.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class GatedModel(realtime.RealtimeModel):
 
 
 def talking_model(model: str, config: SessionConfig, key: SecretStr, gate: Gate, listener: Listener) -> GatedModel:
-    """The model of the interview, every cap in force before its first response (they are part of the first session.update).
+    """The model of the interview, every cap in force before its first response (first session.update).
 
     Turn taking is ours: the provider's VAD marks turns and neither answers nor cancels by itself; on a barge-in the
     framework cancels.

@@ -1,4 +1,4 @@
-"""Tells the ledger how the provider answered: once that it works, and each new fault. Becomes the Project's condition."""
+"""Tells the ledger how the provider answered: once that it works, and each new fault; a Project's condition."""
 
 from __future__ import annotations
 

@@ -60,16 +60,16 @@ class AgentSettings(BaseSettings):
         return min(self.sessions_per_replica, 4) if self.idle_processes is None else self.idle_processes
 
 
-class ProviderKeyMissing(LookupError):
+class ProviderKeyMissingError(LookupError):
     """No key for this provider in the environment."""
 
 
 def provider_key(provider_names: str, provider: str, environ: Mapping[str, str]) -> SecretStr:
-    """The API key of a provider of the Project. ProviderKeyMissing names the provider, never a key."""
+    """The API key of a provider of the Project. ProviderKeyMissingError names the provider, never a key."""
     names = [name.strip() for name in provider_names.split(",") if name.strip()]
     if provider not in names:
-        raise ProviderKeyMissing(f"provider {provider!r} is not in TALKTIME_PROVIDER_NAMES")
+        raise ProviderKeyMissingError(f"provider {provider!r} is not in TALKTIME_PROVIDER_NAMES")
     key = environ.get(f"TALKTIME_PROVIDER_KEY_{names.index(provider)}", "")
     if not key:
-        raise ProviderKeyMissing(f"no key in the environment for provider {provider!r}")
+        raise ProviderKeyMissingError(f"no key in the environment for provider {provider!r}")
     return SecretStr(key)

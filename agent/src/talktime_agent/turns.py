@@ -30,8 +30,8 @@ class Turns:
         quiet: Callable[[float], Awaitable[bool]],
         refused: Callable[[str], None],
     ) -> None:
-        """``answer`` starts a response; ``renewed`` waits for a new grant, ``quiet`` until no response is open (seconds);
-        ``refused`` is told the gate's reason when a turn stays unanswered.
+        """``answer`` starts a response; ``renewed`` waits for a new grant, ``quiet`` until no response is open
+        (seconds); ``refused`` is told the gate's reason when a turn stays unanswered.
         """
         self._money = money
         self._answer = answer

@@ -1,0 +1,173 @@
+"""One worker, one real room, the simulator as provider: what is billed is what is counted, and the ends are in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import time
+import wave
+from typing import Any
+
+import numpy as np
+import pytest
+from livekit import api
+from talktime_simulator.participants.person import Person, Plan
+from talktime_simulator.participants.watcher import Watcher
+from talktime_simulator.speech import Voice
+
+pytestmark = [pytest.mark.real_session, pytest.mark.asyncio(loop_scope="module")]
+
+WRAP_UP = "You are approaching the time limit."
+CLOSING = "we have covered everything we need"
+
+
+def person(stage: Any, **plan: Any) -> Person:
+    defaults: dict[str, Any] = {
+        "turns": 2, "min_seconds": 1, "stay": False, "max_seconds": 120, "first_audio_seconds": 20,
+        "out": stage.spool.parent,
+    }  # fmt: skip
+    return Person(0, Plan(**(defaults | plan)), Voice("en-gb+m3", 150))
+
+
+async def started(stage: Any, session: str, seconds: float = 15) -> dict[str, Any]:
+    """The first response.created in the simulator's log."""
+    async with asyncio.timeout(seconds):
+        while True:
+            for row in await stage.simulated("log"):
+                if row["event"] == "response.created":
+                    return row
+            await asyncio.sleep(0.1)
+
+
+async def test_an_interview_is_billed_to_the_token(stage: Any) -> None:
+    session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
+    await stage.dispatch(session)
+    someone = person(stage)
+    await someone.take_part(stage.entry(session))
+    book = await stage.closed(session)
+
+    counted, true = await stage.billed(session)
+    assert counted == true
+    assert book.closed.reason == "participant_left"
+    assert book.closed.unmetered == ()
+    assert book.closed.turns >= 2
+    assert session not in await stage.rooms()
+    assert [report.ok for report in stage.ledger.reports] == [True]
+    assert not list(stage.spool.glob("*.jsonl"))
+
+
+async def test_the_limits_wrap_up_once_and_close_gracefully(stage: Any) -> None:
+    session = stage.ledger.open(limit="0.10", endpoint=stage.endpoint)
+    await stage.dispatch(session)
+    someone, watcher = person(stage, stay=True), Watcher()
+    await watcher.join(stage.entry(session, "observer-3"))
+    await someone.take_part(stage.entry(session))
+    left = time.time()
+    book = await stage.closed(session)
+    await watcher.leave(linger=1)
+
+    log = await stage.simulated("log", wrap_up=WRAP_UP, closing=CLOSING)
+    asked = [row for row in log if row["event"] == "response.create"]
+    hard = book.event("hard_limit")
+    assert sum(row["wrap_up"] for row in asked) == 1
+    assert hard is not None
+    assert [row for row in asked if row["at"] > hard.isoformat() and not row["closing"]] == []
+    assert book.closed.reason == "budget"
+    assert left - hard.timestamp() <= 10
+    assert book.posted <= book.limit
+    assert session not in await stage.rooms()
+    counted, true = await stage.billed(session)
+    assert counted == true
+    assert _speech_seconds(stage.spool.parent / f"{session}.wav", since=hard.timestamp() - someone.joined_at) >= 1.0
+
+    updates = watcher.cost_updates()
+    assert len(updates) >= 4
+    assert updates[-1]["limit_state"] == "hard"
+    assert updates[-1]["total_usd"] == pytest.approx(float(book.posted), abs=0.002)
+    seen = repr([someone.received.events, someone.received.data, stage.entry(session).claims])
+    assert not re.search(r"cost|budget|usd|\$", seen, re.IGNORECASE)
+
+
+async def test_a_killed_job_loses_no_usage(stage: Any) -> None:
+    session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
+    await stage.dispatch(session)
+    taking_part = asyncio.create_task(person(stage, stay=True).take_part(stage.entry(session)))
+    await started(stage, session)
+    os.kill(_job_pid(stage, session), signal.SIGKILL)
+    book = await stage.closed(session)
+    await taking_part
+
+    assert book.closed.reason == "agent_died"
+    assert session not in await stage.rooms()
+    # The open response is at its bound, everything that ended is counted.
+    assert book.closed.unmetered
+    assert not list(stage.spool.glob("*.jsonl"))
+
+
+async def test_a_ledger_that_is_away_ends_nothing_and_loses_nothing(stage: Any) -> None:
+    session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
+    await stage.dispatch(session)
+    taking_part = asyncio.create_task(person(stage, turns=2).take_part(stage.entry(session)))
+    await started(stage, session)
+    stage.ledger.away = True
+    await taking_part
+    assert stage.ledger.books[session].closed is None
+    await asyncio.sleep(12)
+    stage.ledger.away = False
+    await stage.closed(session)
+
+    counted, true = await stage.billed(session)
+    assert counted == true
+
+
+@pytest.mark.parametrize(("provider", "code"), [("mistyped", "invalid_api_key"), ("unpaid", "insufficient_quota")])
+async def test_a_provider_that_refuses_is_reported_and_the_session_ends(stage: Any, provider: str, code: str) -> None:
+    session = stage.ledger.open(limit="2", endpoint=stage.endpoint, provider=provider)
+    await stage.dispatch(session)
+    someone = person(stage, stay=True)
+    await someone.take_part(stage.entry(session))
+    book = await stage.closed(session)
+
+    assert book.closed.reason == "provider_error"
+    report = stage.ledger.reports[0]
+    assert (report.provider, report.ok, report.code) == (provider, False, code)
+    assert book.posted == 0
+    assert session not in await stage.rooms()
+
+
+async def test_a_fenced_agent_leaves_the_room_to_its_successor(stage: Any) -> None:
+    session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
+    await stage.dispatch(session)
+    someone = person(stage, stay=True, max_seconds=25)
+    taking_part = asyncio.create_task(someone.take_part(stage.entry(session)))
+    await started(stage, session)
+    stage.ledger.books[session].epoch = 2
+    await stage.ledger.push("fence", session_id=session, epoch=2)
+    async with asyncio.timeout(15):
+        while list(stage.spool.glob(f"{session}.*")):
+            await asyncio.sleep(0.1)
+
+    assert session in await stage.rooms()
+    await stage.livekit.room.delete_room(api.DeleteRoomRequest(room=session))
+    await taking_part
+
+
+def _job_pid(stage: Any, session: str) -> int:
+    for line in reversed(stage.worker_log.read_text().splitlines()):
+        if session in line and '"pid": ' in line:
+            return int(line.split('"pid": ')[1].split(",")[0].rstrip("}"))
+    raise AssertionError("the job's pid is not in the log")
+
+
+def _speech_seconds(file: Any, since: float) -> float:
+    """Seconds above -40 dBFS in what the participant heard after ``since`` seconds."""
+    with wave.open(str(file)) as source:
+        rate = source.getframerate()
+        samples = np.frombuffer(source.readframes(source.getnframes()), dtype=np.int16).astype(np.float64)
+    frame = rate // 20
+    tail = samples[int(since * rate) :]
+    frames = tail[: len(tail) // frame * frame].reshape(-1, frame)
+    loud = np.sqrt((frames**2).mean(axis=1)) > 32768 * 10 ** (-40 / 20)
+    return float(loud.sum() / 20)

@@ -85,10 +85,12 @@ def decide_replicas(
     if current is None:
         replicas, reason = clamp(buffer(0, waiting or 0, policy), policy)
         return Decision(replicas, replicas, reason)
+    # A pod that runs but is not ready yet adds no load; it only stops a scale-down (see _fewer).
     ready_unknown = any(w.jobs is None and w.ready for w in workers)
     active = sum(w.jobs or 0 for w in workers)
     if waiting is None or ready_unknown:
-        # The minimum is the user's word and needs no load data; going down to a lowered maximum would stop pods blindly.
+        # The minimum is the user's word and needs no load data; going down to a lowered maximum would stop pods
+        # blindly.
         return Decision(max(current, policy.min_replicas), current, Reason.LOAD_UNKNOWN)
     wanted, reason = clamp(buffer(active, waiting, policy), policy)
     if wanted >= current:
@@ -100,10 +102,10 @@ def decide_replicas(
 
 
 def _fewer(current: int, wanted: int, workers: Sequence[Worker], reason: Reason) -> Decision:
-    """Idle pods first. The ReplicaSet ranks not-ready pods before cost, so a busy pod that is not ready stops it all."""
-    if any(w.jobs and not w.ready for w in workers):
+    """Idle pods first. The ReplicaSet ranks not-ready pods before cost: a busy pod that is not ready stops it all."""
+    if any(w.jobs != 0 and not w.ready for w in workers):
         return Decision(current, wanted, Reason.BUSY)
-    idle = sorted(w.name for w in workers if not w.jobs)
+    idle = sorted(w.name for w in workers if w.jobs == 0)
     step = max(1, current // 2)
     count = min(current - wanted, step, len(idle))
     if count == 0:

@@ -18,7 +18,7 @@ class OperatorSettings(BaseSettings):
     namespace: str = Field("talktime", description="Release namespace: SFUPools, the Lease, the operator's Secrets.")
     pod_name: str = Field(default_factory=socket.gethostname, description="Identity in the Lease.")
     log_level: str = "INFO"
-    kubeconfig: Path | None = Field(None, description="Unset: the pod's ServiceAccount.")
+    kubeconfig: Path | None = Field(None, validation_alias="KUBECONFIG", description="Unset: the pod's ServiceAccount.")
     ledger_url: str = "http://talktime-ledger:8080"
     token_path: Path = Path("/var/run/secrets/talktime/token")
     agent_ledger_url: str | None = Field(None, description="What agents are told. Unset: the Service in full.")
@@ -32,9 +32,9 @@ class OperatorSettings(BaseSettings):
     listen_port: int = 8080
 
     lease_name: str = "talktime-operator"
-    lease_duration: float = 15.0
-    lease_renew_deadline: float = 10.0
-    lease_retry: float = 2.0
+    lease_duration: int = 15
+    lease_renew_deadline: int = 10
+    lease_retry: int = 2
 
     worker_poll: float = Field(2.0, description="Pause between two rounds over all agents' /worker.")
     worker_stale: float = Field(10.0, description="An answer older than this is unknown.")

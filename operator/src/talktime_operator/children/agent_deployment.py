@@ -8,8 +8,9 @@ from typing import Literal
 from talktime_ledger.resources.project import ProjectSpec, agent_name
 from talktime_ledger.resources.schema import Resources
 
-from .. import names
-from ..names import Key, Manifest, Owner
+from talktime_operator import names
+from talktime_operator.names import Key, Manifest, Owner
+
 from . import pod_security
 
 WORKER_PORT = 8081

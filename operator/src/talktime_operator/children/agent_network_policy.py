@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .. import names
-from ..names import Key, Manifest, Owner
+from talktime_operator import names
+from talktime_operator.names import Key, Manifest, Owner
+
 from .agent_deployment import METRICS_PORT, WORKER_PORT
 
 

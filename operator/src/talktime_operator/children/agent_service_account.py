@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import names
-from ..names import Key, Manifest
+from talktime_operator import names
+from talktime_operator.names import Key, Manifest
 
 
 def build_agent_service_account(key: Key) -> Manifest:

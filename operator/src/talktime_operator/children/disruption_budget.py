@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import names
-from ..names import Key, Manifest, Owner
+from talktime_operator import names
+from talktime_operator.names import Key, Manifest, Owner
 
 
 def build_disruption_budget(key: Key, owner: Owner, labels: dict[str, str]) -> Manifest:

@@ -1,13 +1,16 @@
-"""Secret `<project>-livekit-<digest>`: how a Project's agents reach their LiveKit. The name changes with the content, so
-that a new URL or key makes new pods, and a Secret that exists never has to be read to know that it is right."""
+"""Secret `<project>-livekit-<digest>`: how a Project's agents reach their LiveKit.
+
+The name changes with the content, so that a new URL or key makes new pods, and a Secret that exists never has to be
+read to know that it is right.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 
-from .. import names
-from ..names import Key, Manifest, Owner
+from talktime_operator import names
+from talktime_operator.names import Key, Manifest, Owner
 
 
 @dataclass(frozen=True)

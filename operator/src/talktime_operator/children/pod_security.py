@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..names import Manifest
+from talktime_operator.names import Manifest
 
 USER = 65532
 

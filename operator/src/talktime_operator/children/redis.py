@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .. import names
-from ..names import Key, Manifest, Owner
+from talktime_operator import names
+from talktime_operator.names import Key, Manifest, Owner
+
 from . import pod_security
 
 

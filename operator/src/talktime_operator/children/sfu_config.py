@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from talktime_ledger.resources.pool import SFUPoolSpec
 
-from .. import names
-from ..names import Key, Manifest, Owner
+from talktime_operator import names
+from talktime_operator.names import Key, Manifest, Owner
 
 KEY_FILE = "/etc/livekit-keys/keys.yaml"
 # Two publish, both hear each other (4), and eight observers hear both (16); some room for a second participant.

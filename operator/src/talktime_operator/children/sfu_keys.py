@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .. import names
-from ..names import Key, Manifest, Owner
+from talktime_operator import names
+from talktime_operator.names import Key, Manifest, Owner
 
 AGGREGATE = "talktime-sfu-keys"
 
@@ -46,8 +47,13 @@ def build_aggregate(namespace: str, pools: Mapping[Key, SfuKeys]) -> Manifest:
         "kind": "Secret",
         "metadata": names.metadata(Key(namespace, AGGREGATE), dict(names.MANAGED_BY), None),
         "type": "Opaque",
-        "stringData": {
-            f"{key.namespace}.{key.name}.json": json.dumps({"apiKey": k.api_key, "apiSecret": k.api_secret})
+        # `data` and not `stringData`: only then does an apply remove the entry of a pool that is gone.
+        "data": {
+            f"{key.namespace}.{key.name}.json": _encoded({"apiKey": k.api_key, "apiSecret": k.api_secret})
             for key, k in sorted(pools.items())
         },
     }
+
+
+def _encoded(value: Mapping[str, str]) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()

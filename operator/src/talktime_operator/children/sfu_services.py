@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from talktime_ledger.resources.pool import SFUPoolSpec
 
-from .. import names
-from ..names import Key, Manifest, Owner
+from talktime_operator import names
+from talktime_operator.names import Key, Manifest, Owner
 
 
 def build_signal_service(key: Key, owner: Owner, spec: SFUPoolSpec) -> Manifest:

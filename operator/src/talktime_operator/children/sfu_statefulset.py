@@ -8,8 +8,9 @@ from typing import Literal
 from talktime_ledger.resources.pool import SFUPoolSpec
 from talktime_ledger.resources.schema import seconds
 
-from .. import names
-from ..names import Key, Manifest, Owner
+from talktime_operator import names
+from talktime_operator.names import Key, Manifest, Owner
+
 from . import pod_security
 from .sfu_config import build_sfu_config
 

@@ -1,0 +1,1 @@
+"""SFUPools: gather what was seen, plan purely, apply."""

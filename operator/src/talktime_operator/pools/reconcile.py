@@ -1,0 +1,159 @@
+"""Gathers what was seen of one SFUPool, asks for a plan, acts on it; holds the pools' LiveKit keys."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from talktime_ledger.client import LedgerError
+from talktime_ledger.resources.kinds import GROUP, VERSION
+from talktime_ledger.resources.pool import SFUPoolSpec
+
+from talktime_operator import names
+from talktime_operator.applier import Applier
+from talktime_operator.children.livekit_secret import LiveKitAccess
+from talktime_operator.children.sfu_keys import AGGREGATE, SfuKeys, build_aggregate, build_sfu_keys
+from talktime_operator.children.sfu_services import in_cluster_url
+from talktime_operator.cluster import Cluster
+from talktime_operator.conditions import PoolView
+from talktime_operator.kube import Kube, digest
+from talktime_operator.ledger_sync import LedgerSync
+from talktime_operator.names import HASH_ANNOTATION, Key, Owner
+from talktime_operator.observed import Resource
+from talktime_operator.pools.plan import Images, Seen, plan, plan_invalid, plan_wrong_namespace
+from talktime_operator.settings import OperatorSettings
+from talktime_operator.sfu_health import SfuHealth
+
+logger = logging.getLogger(__name__)
+RETRY_LEDGER = 5.0
+
+
+class Pools:
+    """Reconciles SFUPools. `dependents_changed(pool)` is called when Projects of that pool should look again."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        kube: Kube,
+        applier: Applier,
+        ledger: LedgerSync,
+        health: SfuHealth,
+        settings: OperatorSettings,
+        dependents_changed: Callable[[Key], None],
+    ) -> None:
+        self._cluster = cluster
+        self._kube = kube
+        self._applier = applier
+        self._ledger = ledger
+        self._health = health
+        self._settings = settings
+        self._dependents_changed = dependents_changed
+        self._keys: dict[Key, SfuKeys] = {}
+        self._views: dict[Key, PoolView] = {}
+        self._aggregate = ""
+
+    def view(self, key: Key) -> tuple[PoolView | None, LiveKitAccess | None]:
+        """What Projects need to know; (None, None) when there is no such pool."""
+        resource = self._cluster.pool(key)
+        if resource is None:
+            return None, None
+        view = self._views.get(key, PoolView("unknown", "SelfHosted", "not looked at yet"))
+        keys = self._keys.get(key)
+        if keys is None or resource.spec is None:
+            return view, None
+        return view, LiveKitAccess(in_cluster_url(key, resource.spec), keys.api_key, keys.api_secret)
+
+    async def reconcile(self, key: Key) -> float:
+        """Returns seconds until it should be looked at again, 0 = not before something changes."""
+        resource = self._cluster.pool(key)
+        if resource is None:
+            return await self._gone(key)
+        resource = replace(resource, status=self._applier.status(resource.uid, resource.status))
+        now = datetime.now(UTC)
+        before = self.view(key)
+        if resource.spec is None:
+            planned = plan_invalid(resource, now)
+        elif key.namespace != self._settings.namespace:
+            planned = plan_wrong_namespace(resource, self._settings.namespace, now)
+        else:
+            await self._ensure_keys(resource)
+            pods = self._cluster.pods_of_pool(key)
+            sfus = tuple(p for p in pods if p.component == "sfu")
+            planned = plan(
+                Seen(
+                    resource=resource,
+                    spec=resource.spec,
+                    now=now,
+                    statefulset=self._cluster.child("StatefulSet", Key(key.namespace, names.sfu(key.name))),
+                    pods=sfus,
+                    nodes=self._health.nodes(p.uid for p in sfus),
+                    images=Images(
+                        self._settings.sfu_image, self._settings.redis_image, self._settings.image_pull_policy
+                    ),
+                )
+            )
+        self._views[key] = planned.view
+        await self._applier.apply_children(planned.children)
+        if self.view(key) != before:
+            self._dependents_changed(key)
+        retry = 0.0
+        if planned.push is not None:
+            try:
+                await self._ledger.push_pool(key, planned.push)
+            except LedgerError as error:
+                logger.warning("pool %s not pushed: %s", key, error)
+                retry = RETRY_LEDGER
+        rest = await self._applier.write_status(_owner(resource), key, resource.status, planned.status)
+        return min((s for s in (retry, rest) if s > 0), default=0.0)
+
+    async def _ensure_keys(self, resource: Resource[SFUPoolSpec]) -> None:
+        key = resource.key
+        if key not in self._keys:
+            where = Key(key.namespace, f"{names.sfu(key.name)}-keys")
+            body = await self._kube.get("Secret", where)
+            if body is None:
+                fresh = SfuKeys("API" + secrets.token_hex(8), secrets.token_urlsafe(32), secrets.token_urlsafe(24))
+                if not await self._kube.create(build_sfu_keys(key, _owner(resource), fresh)):
+                    body = await self._kube.get("Secret", where)
+                self._keys[key] = fresh
+            if body is not None:
+                data = {k: base64.b64decode(v).decode() for k, v in (body.get("data") or {}).items()}
+                self._keys[key] = SfuKeys(data["api-key"], data["api-secret"], data.get("redis-password", ""))
+        await self._write_aggregate()
+
+    async def _write_aggregate(self) -> None:
+        """One Secret for the gateway, written when it differs. Complete only when every pool's keys are known."""
+        pools = [p.key for p in self._cluster.pools() if p.key.namespace == self._settings.namespace]
+        if any(key not in self._keys for key in pools):
+            return
+        manifest = build_aggregate(self._settings.namespace, {key: self._keys[key] for key in pools})
+        wanted = digest(manifest)
+        if not self._aggregate:
+            body = await self._kube.get("Secret", Key(self._settings.namespace, AGGREGATE))
+            self._aggregate = ((body or {}).get("metadata", {}).get("annotations") or {}).get(HASH_ANNOTATION, "")
+        if self._aggregate != wanted:
+            await self._kube.apply(manifest)
+            self._aggregate = wanted
+
+    async def _gone(self, key: Key) -> float:
+        if await self._kube.get("SFUPool", key) is not None:
+            return RETRY_LEDGER
+        known = self._keys.pop(key, None)
+        self._views.pop(key, None)
+        self._dependents_changed(key)
+        if known is not None:
+            await self._write_aggregate()
+        try:
+            await self._ledger.delete_pool(key)
+        except LedgerError as error:
+            logger.warning("deletion of pool %s not told yet: %s", key, error)
+            return RETRY_LEDGER
+        return 0.0
+
+
+def _owner(resource: Resource[SFUPoolSpec]) -> Owner:
+    return Owner(f"{GROUP}/{VERSION}", "SFUPool", resource.key.name, resource.uid)

@@ -1,0 +1,1 @@
+"""Projects: gather what was seen, plan purely, apply."""

@@ -1,0 +1,224 @@
+"""What should be for one Project, from what was seen. Pure: no client, no clock, no logging."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from talktime_ledger.resources.kinds import GROUP, VERSION
+from talktime_ledger.resources.project import ProjectSpec
+from talktime_ledger.wire import ProjectPush, ProjectStatus
+
+from talktime_operator import conditions, names, status
+from talktime_operator.children.access_secret import AccessKeys
+from talktime_operator.children.agent_deployment import AgentSettings, build_agent_deployment
+from talktime_operator.children.agent_network_policy import build_agent_network_policy
+from talktime_operator.children.agent_record import Record, build_agent_record
+from talktime_operator.children.agent_service_account import build_agent_service_account
+from talktime_operator.children.disruption_budget import build_disruption_budget
+from talktime_operator.children.livekit_secret import LiveKitAccess
+from talktime_operator.conditions import Finding, PoolView
+from talktime_operator.names import Key, Manifest, Owner
+from talktime_operator.observed import Child, Pod, Resource
+from talktime_operator.scaling import IDLE_COST, Decision, Policy, Reason, Worker, decide_replicas
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything a plan for one Project looks at. `loads`: active jobs by pod uid, None = unknown."""
+
+    resource: Resource[ProjectSpec]
+    spec: ProjectSpec
+    now: datetime
+    release_namespace: str
+    pool: PoolView | None
+    pool_names: tuple[str, ...]
+    livekit: LiveKitAccess | None
+    deployment: Child | None
+    pods: tuple[Pod, ...]
+    loads: Mapping[str, int | None]
+    ledger: ProjectStatus | None
+    ledger_reachable: bool | None
+    ledger_problem: str
+    instructions: str | None
+    instructions_problem: str
+    record: Record
+    next_keys: AccessKeys
+    blocked: Finding | None
+    fewer_for: float
+    fewer_after: float
+    agents: AgentSettings
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(f"{GROUP}/{VERSION}", "Project", self.resource.key.name, self.resource.uid)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do. `children` are applied, `give_up` pods get a deletion cost before the Deployment shrinks."""
+
+    children: tuple[Manifest, ...]
+    status: Manifest
+    push: ProjectPush | None = None
+    give_up: tuple[Key, ...] = ()
+    decision: Decision | None = None
+    needs_fewer: bool = False
+    findings: tuple[Finding, ...] = field(default=())
+
+
+def plan(seen: Seen) -> Plan:
+    """The plan of a Project whose spec parses."""
+    spec, key = seen.spec, seen.resource.key
+    labels = names.agent_labels(key.name)
+    workers = _workers(seen)
+    decision = decide_replicas(
+        _policy(spec),
+        seen.deployment.replicas if seen.deployment is not None else None,
+        workers,
+        seen.ledger.sessions.waiting if seen.ledger is not None and seen.ledger_reachable else None,
+        seen.fewer_for,
+        seen.fewer_after,
+    )
+    children: list[Manifest] = [
+        build_agent_service_account(key),
+        build_agent_network_policy(key, seen.owner, seen.release_namespace),
+        build_disruption_budget(Key(key.namespace, names.agent(key.name)), seen.owner, labels),
+        build_agent_record(key, seen.owner, seen.record),
+    ]
+    if seen.livekit is not None:
+        secret = seen.livekit.secret_name(key.name)
+        children.append(build_agent_deployment(key, seen.owner, spec, decision.replicas, secret, seen.agents))
+    findings = _findings(seen, workers)
+    by_name = {p.key.name: p for p in seen.pods}
+    give_up = tuple(by_name[n].key for n in decision.give_up if by_name[n].deletion_cost != IDLE_COST)
+    return Plan(
+        children=tuple(children),
+        status=_status(seen, decision, findings),
+        push=_push(seen),
+        give_up=give_up,
+        decision=decision,
+        needs_fewer=decision.wanted < decision.replicas or decision.reason is Reason.COOLING,
+        findings=tuple(findings),
+    )
+
+
+def plan_invalid(resource: Resource[ProjectSpec], now: datetime) -> Plan:
+    """A stored object that no longer parses: say so, touch nothing else."""
+    findings = [conditions.spec_invalid(resource.problem)]
+    return Plan(
+        children=(),
+        status={
+            **resource.status,
+            "observedGeneration": resource.generation,
+            "conditions": conditions.with_times(
+                findings, resource.status.get("conditions") or (), resource.generation, now
+            ),
+        },
+        findings=tuple(findings),
+    )
+
+
+def _policy(spec: ProjectSpec) -> Policy:
+    agent = spec.agent
+    return Policy(agent.sessions_per_replica, agent.min_replicas, agent.max_replicas, agent.spare_sessions)
+
+
+def _workers(seen: Seen) -> list[Worker]:
+    """Live pods. One whose container has not started holds no session; a running one that is silent is unknown."""
+    return [
+        Worker(
+            pod.key.name,
+            pod.ready,
+            0 if pod.phase == "Pending" or pod.waiting else seen.loads.get(pod.uid),
+            pod.deletion_cost,
+        )
+        for pod in seen.pods
+        if pod.live
+    ]
+
+
+def _push(seen: Seen) -> ProjectPush | None:
+    """Without instructions there is nothing an agent could say: nothing is pushed until they are there."""
+    if seen.instructions is None:
+        return None
+    keys = {k.sha256: k for k in (*seen.record.keys, *seen.next_keys.hashes())}
+    return ProjectPush(
+        uid=seen.resource.uid,
+        generation=seen.resource.generation,
+        paused=seen.resource.paused,
+        instructions=seen.instructions,
+        accessKeys=tuple(keys.values()),
+        spec=seen.spec,
+    )
+
+
+def _findings(seen: Seen, workers: Sequence[Worker]) -> list[Finding]:
+    spec = seen.spec
+    unknown = [w.name for w in workers if w.ready and w.jobs is None]
+    findings = [
+        conditions.paused(seen.resource.paused),
+        conditions.ledger_reachable(seen.ledger_reachable, seen.ledger_problem),
+        conditions.price_known(spec, seen.ledger),
+        conditions.budget_feasible(seen.ledger),
+        conditions.budget_available(spec, seen.ledger),
+        conditions.credentials_valid(seen.resource.key, spec, seen.pods, seen.ledger),
+        conditions.media_healthy(spec, seen.release_namespace, seen.pool, seen.pool_names),
+        conditions.metrics_fresh(unknown, seen.ledger is not None),
+    ]
+    ready_agents = sum(1 for p in seen.pods if p.live and p.ready)
+    ready = conditions.project_ready(findings, ready_agents, spec.agent.min_replicas)
+    if seen.instructions is None:
+        ready = Finding("Ready", "False", "InstructionsNotFound", seen.instructions_problem)
+    elif seen.blocked is not None:
+        ready = seen.blocked
+    return [ready, *findings]
+
+
+def _status(seen: Seen, decision: Decision, findings: Sequence[Finding]) -> dict[str, Any]:
+    generation = seen.resource.generation
+    pods = [p for p in seen.pods if p.phase not in ("Succeeded", "Failed")]
+    live = [p for p in pods if p.live]
+    ready = sum(1 for p in live if p.ready)
+    desired = decision.replicas if seen.livekit is not None else 0
+    out: dict[str, Any] = {
+        "observedGeneration": generation,
+        "agents": {
+            "desired": desired,
+            "ready": ready,
+            "busy": sum(1 for p in pods if seen.loads.get(p.uid)),
+            "draining": sum(1 for p in pods if p.terminating),
+            "summary": f"{ready}/{desired}",
+        },
+        "media": {
+            "active": seen.pool.active if seen.pool is not None else "Unknown",
+            "pool": seen.spec.media.pool_ref.name,
+        },
+        "conditions": conditions.with_times(
+            findings, seen.resource.status.get("conditions") or (), generation, seen.now
+        ),
+    }
+    if seen.ledger is not None:
+        budget, counts = seen.ledger.budget, seen.ledger.sessions
+        out["budget"] = {
+            "amount": status.usd(budget.amount),
+            "posted": status.usd(budget.posted),
+            "reserved": status.usd(budget.reserved),
+            "available": status.usd(budget.available),
+            "forecast": status.usd(budget.forecast),
+            "usedPercent": status.percent(budget.posted, budget.amount),
+            "state": budget.state.value,
+            "period": budget.period,
+        }
+        out["sessions"] = {
+            "open": counts.open,
+            "attached": counts.attached,
+            "waiting": counts.waiting,
+            "completed": counts.completed,
+        }
+    else:
+        # Amounts known from before stay: missing data is no zero.
+        out |= {k: seen.resource.status[k] for k in ("budget", "sessions") if k in seen.resource.status}
+    return out

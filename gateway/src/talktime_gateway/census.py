@@ -153,11 +153,8 @@ class Census:
     async def _act(self, sfu: Sfu, session: Session, act: Act, now: float) -> None:
         extra = {"session": session.session_id, "project": f"{session.namespace}/{session.project}"}
         if act in (Act.CLOSE_GONE, Act.CLOSE_NO_SHOW):
-            request = Close(epoch=session.epoch, reason=act.value)
-            try:
-                await self._ledger.close(session.session_id, request)
-            except (Fenced, SessionClosed):
-                return  # another replica, or an agent that came at the last moment, was faster
+            if not await self._closed(session, act):
+                return
             await sfu.rooms.delete(session.session_id)
             log.info("session closed: %s", act.value, extra=extra)
         elif act is Act.DELETE_ROOM:
@@ -168,6 +165,17 @@ class Census:
         if act is not Act.NOTHING:
             self._metrics.watcher.labels(act.value).inc()
 
+    async def _closed(self, session: Session, act: Act) -> bool:
+        """Close, unless an agent attached since the round began: then the session is the agent's (law 5)."""
+        fresh = await self._ledger.session(session.session_id)
+        if fresh.state != "open" or fresh.attached_at is not None:
+            return False
+        try:
+            await self._ledger.close(session.session_id, Close(epoch=fresh.epoch, reason=act.value))
+        except (Fenced, SessionClosed):
+            return False
+        return True
+
     async def _redispatched(self, sfu: Sfu, session: Session, now: float) -> bool:
         """Dispatch again for a participant without an agent, if nobody took the last dispatch."""
         room = session.session_id
@@ -175,7 +183,7 @@ class Census:
         if not needs_dispatch(dispatches, now, self._redispatch_after):
             return False
         try:
-            claimed = await self._ledger.claim(room, Claim(epoch=session.epoch + 1, reason="NoAgent"))
+            claimed = await self._ledger.claim(room, Claim(epoch=session.epoch + 1, reason="no_agent"))
         except (Conflict, Fenced, SessionClosed):
             return False
         for dispatch in dispatches:
@@ -192,7 +200,7 @@ class Census:
         except NotFound:
             return  # not ours
         if session.state == "closed" and await sfu.rooms.delete(room):
-            self._metrics.watcher.labels("RoomOfClosedSession").inc()
+            self._metrics.watcher.labels("room_of_closed_session").inc()
             log.info("room of a closed session deleted", extra={"session": room})
 
     def _unknown(self, of: str, error: Exception) -> None:

@@ -196,7 +196,7 @@ class Interviews:
     async def _give_back(self, sfu: Sfu, session: Session) -> None:
         """Best effort, both at once: what is left over here, the watcher finds within the join timeout."""
         results = await asyncio.gather(
-            self._ledger.close(session.session_id, Close(epoch=session.epoch, reason="RoomFailed")),
+            self._ledger.close(session.session_id, Close(epoch=session.epoch, reason="room_failed")),
             sfu.rooms.delete(session.session_id),  # it may have been made after the answer was given up
             return_exceptions=True,
         )

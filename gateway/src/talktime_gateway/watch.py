@@ -20,10 +20,10 @@ class Act(StrEnum):
     """What the watcher does."""
 
     NOTHING = "nothing"
-    CLOSE_GONE = "RoomVanished"
-    CLOSE_NO_SHOW = "NobodyJoined"
-    DELETE_ROOM = "ParticipantLeft"
-    REDISPATCH = "Redispatch"
+    CLOSE_GONE = "room_vanished"
+    CLOSE_NO_SHOW = "nobody_joined"
+    DELETE_ROOM = "participant_left"
+    REDISPATCH = "redispatch"
 
 
 @dataclass(frozen=True)

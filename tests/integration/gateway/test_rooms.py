@@ -152,7 +152,7 @@ async def test_a_session_nobody_joins_is_closed_and_its_room_deleted(
             return not ledger.open_ids() and not await sfu.names([session_id])
 
         await eventually(closed)
-        assert ledger.sessions[session_id]["close_reason"] == "NobodyJoined"
+        assert ledger.sessions[session_id]["close_reason"] == "nobody_joined"
 
 
 async def test_a_session_without_a_room_is_closed_unless_an_agent_has_it(
@@ -169,7 +169,7 @@ async def test_a_session_without_a_room_is_closed_unless_an_agent_has_it(
             return lost not in ledger.open_ids()
 
         await eventually(closed)
-        assert ledger.sessions[lost]["close_reason"] == "RoomVanished"
+        assert ledger.sessions[lost]["close_reason"] == "room_vanished"
         assert ledger.open_ids() == [talking], "an agent's session is the agent's to close"
 
 

@@ -115,7 +115,7 @@ def test_a_closed_session_is_told_by_its_cost_rows() -> None:
         ({}, "0:00", "waiting for an agent"),
         ({"attached_at": NOW.isoformat()}, "1:05", "open"),
         ({"attached_at": NOW.isoformat(), "soft_at": NOW.isoformat()}, "1:05", "open (soft limit)"),
-        ({"state": "closed", "close_reason": "nobody_joined", "closed_at": NOW.isoformat()}, "0:00", "NobodyJoined"),
+        ({"state": "closed", "close_reason": "nobody_joined", "closed_at": NOW.isoformat()}, "0:00", "nobody_joined"),
         (
             {"state": "closed", "soft_at": NOW.isoformat(), "hard_at": NOW.isoformat()},
             "0:00",

@@ -3,8 +3,8 @@
 Usage: dashboards.py            write charts/talktime/dashboards/*.json
        dashboards.py --check    exit 1 and name the files that are stale
 
-Amounts come from the operator (balances of a Project) and from the ledger (posted spend by provider and model). Every
-ledger replica reads the same database and tells the same numbers, hence `max by` before any sum.
+Amounts are the ledger's, told by the acting operator. Two pods may tell them for a moment when the Lease moves, hence
+`max by` before any sum.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Query:
     legend: str = "{{namespace}}/{{project}}"
 
 
-def spend(offset: str = "") -> str:
-    """Posted USD by Project, provider and model."""
-    return f"max by (namespace, project, provider, model) (talktime_spend_usd_total{{{SELECTED}}}{offset})"
+def spend(kind: str = "ai", offset: str = "") -> str:
+    """Posted USD by Project, provider and model, over all periods."""
+    return f"max by (namespace, project, provider, model) (talktime_spend_{kind}_usd{{{SELECTED}}}{offset})"
 
 
 def project_gauge(name: str) -> str:
@@ -53,9 +53,8 @@ def total(name: str) -> str:
 
 
 def spent_within(window: str, by: str) -> str:
-    """USD posted in the window before each point. The counter is read from the ledger's database and never restarts, so
-    a difference is exact where `increase` would miss what was posted before a series' first sample."""
-    before = spend(f" offset {window}")
+    """AI spend posted in the window before each point; the totals come from the ledger's database and never restart."""
+    before = spend(offset=f" offset {window}")
     return f"sum by ({by}) ({spend()} - ({before} or 0 * {spend()}))"
 
 
@@ -173,7 +172,7 @@ def project_table() -> table.Panel:
             )
         )
     )
-    state = f"max by (namespace, project, state) (talktime_project_state{{{SELECTED}}}) == 1"
+    state = f"max by (namespace, project, state) (talktime_project_budget_state{{{SELECTED}}}) == 1"
     targets(panel, [Query(state)], instant=True)
     return panel
 
@@ -214,7 +213,7 @@ def finance() -> dashboard.Dashboard:
     ]
     sessions = f"sum by (state) (max by (namespace, project, state) (talktime_project_sessions{{{SELECTED}}}))"
     completed = f"sum(max by (namespace, project) (talktime_project_sessions_completed_total{{{SELECTED}}}))"
-    refused = f"max by (namespace, project, reason) (talktime_project_refusals_total{{{SELECTED}}})"
+    refused = f"max by (namespace, project, reason) (talktime_project_sessions_refused_total{{{SELECTED}}})"
     board = (
         dashboard.Dashboard("Talktime: finance")
         .uid("talktime-finance")
@@ -267,6 +266,11 @@ def finance() -> dashboard.Dashboard:
             unit="short",
         ),
         chart(
+            "AI and transport",
+            "Spend so far: what the provider bills, and participant minutes on LiveKit.",
+            [Query(f"sum({spend()})", "AI"), Query(f"sum({spend('transport')}) or vector(0)", "transport")],
+        ),
+        chart(
             "Burn rate",
             "USD per hour over the last 10 minutes.",
             [Query(f"{spent_within('10m', 'namespace, project')} * 6")],
@@ -274,7 +278,7 @@ def finance() -> dashboard.Dashboard:
         chart(
             "Unmetered",
             "Posted at its bound because the provider's usage never came; the invoice corrects it.",
-            [Query(f"max by (namespace, project) (talktime_unmetered_usd_total{{{SELECTED}}}) or vector(0)")],
+            [Query(f"sum by (namespace, project) ({spend('unmetered')}) or vector(0)")],
         ),
     ]
     for panel in panels:

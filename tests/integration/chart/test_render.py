@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic_settings import BaseSettings
 from talktime_gateway.settings import Settings as GatewaySettings
+from talktime_ledger.server.settings import Settings as LedgerSettings
 from talktime_operator.settings import OperatorSettings
 
 from .conftest import CHART, Render
@@ -101,13 +102,14 @@ def test_long_running_servers_are_probed(everything: list[Manifest]) -> None:
     ("deployment", "settings"),
     [
         ("talktime-operator", OperatorSettings),
+        ("talktime-ledger", LedgerSettings),
         ("talktime-gateway", GatewaySettings),
     ],
 )
 def test_every_setting_the_chart_gives_is_one_the_process_knows(
     render: Render, deployment: str, settings: type[BaseSettings]
 ) -> None:
-    common = {"TALKTIME_LOG_LEVEL", "TALKTIME_NAMESPACE", "TALKTIME_POD_NAME"}  # read by logs.configure or for people
+    common = {"TALKTIME_LOG_LEVEL", "TALKTIME_NAMESPACE", "TALKTIME_POD_NAME"}  # every process, read or not
     pod = named(render("ledger.issuer=https://issuer.example"), "Deployment", deployment)["spec"]["template"]["spec"]
     given = {env["name"] for container in containers(pod) for env in container["env"]}
     known = {f"TALKTIME_{field}".upper() for field in settings.model_fields}

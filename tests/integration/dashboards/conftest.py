@@ -31,28 +31,37 @@ def samples(now: float) -> str:
     def add(name: str, kind: str, labels: str, value: Callable[[float], float]) -> None:
         series.setdefault(name, (kind, []))[1].append((labels, value))
 
+    def remaining(budget: float) -> Callable[[float], float]:
+        return lambda progress: budget * (1 - 0.85 * progress)
+
+    def whole(most: int) -> Callable[[float], float]:
+        return lambda progress: round(progress * most)
+
+    def constant(value: float) -> Callable[[float], float]:
+        return lambda _: value
+
     for namespace, project, budget, state in PROJECTS:
         own = f'namespace="{namespace}",project="{project}"'
 
         def grown(share: float, budget: float = budget) -> Callable[[float], float]:
             return lambda progress: budget * share * progress
 
-        add("talktime_project_budget_usd", "gauge", own, lambda _, b=budget: b)  # type: ignore[misc]
+        add("talktime_project_budget_usd", "gauge", own, constant(budget))
         add("talktime_project_posted_usd", "gauge", own, grown(0.8))
         add("talktime_project_reserved_usd", "gauge", own, grown(0.05))
-        add("talktime_project_available_usd", "gauge", own, lambda p, b=budget: b * (1 - 0.85 * p))  # type: ignore[misc]
-        add("talktime_project_ready", "gauge", own, lambda _: 1)
+        add("talktime_project_available_usd", "gauge", own, remaining(budget))
         for known in ("OK", "SoftLimit", "HardLimit"):
-            add("talktime_project_state", "gauge", f'{own},state="{known}"', lambda _, on=known == state: float(on))  # type: ignore[misc]
+            add("talktime_project_budget_state", "gauge", f'{own},state="{known}"', constant(float(known == state)))
         for known in ("open", "waiting", "attached"):
-            add("talktime_project_sessions", "gauge", f'{own},state="{known}"', lambda _: 1)
-        add("talktime_project_sessions_completed", "counter", own, lambda p: round(p * 6))
-        add("talktime_project_refusals", "counter", f'{own},reason="BudgetExhausted"', lambda p: round(p * 2))
-        add("talktime_unmetered_usd", "counter", own, grown(0.01))
+            add("talktime_project_sessions", "gauge", f'{own},state="{known}"', constant(1))
+        add("talktime_project_sessions_completed", "counter", own, whole(6))
+        add("talktime_project_sessions_refused", "counter", f'{own},reason="BudgetExhausted"', whole(2))
         for replica in ("10.0.0.1:8080", "10.0.0.2:8080"):
             for provider, model in (("openai_realtime", "gpt-realtime-2.1-mini"), ("gemini_live", "gemini-3.8-live")):
                 labels = f'{own},provider="{provider}",model="{model}",instance="{replica}"'
-                add("talktime_spend_usd", "counter", labels, grown(0.4))
+                add("talktime_spend_ai_usd", "gauge", labels, grown(0.4))
+                add("talktime_spend_transport_usd", "gauge", labels, grown(0.02))
+                add("talktime_spend_unmetered_usd", "gauge", labels, grown(0.01))
     lines = []
     for name, (kind, entries) in series.items():
         lines.append(f"# TYPE {name} {kind}")

@@ -44,7 +44,7 @@ def query_of(title: str) -> str:
     return chosen(panel["targets"][0]["expr"])
 
 
-def test_two_ledger_replicas_do_not_double_the_spend(ask: Ask) -> None:
+def test_two_pods_that_tell_the_same_do_not_double_the_spend(ask: Ask) -> None:
     by_provider = {
         row["metric"]["provider"]: float(row["value"][1]) for row in ask(query_of("Spend per day, by provider"))
     }

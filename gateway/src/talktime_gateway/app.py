@@ -21,7 +21,7 @@ from talktime_ledger.wire import TicketIssue
 
 from . import access, refusals
 from .admission import Caller, identify, unauthorized
-from .bodies import TicketRequest, TokenRequest, only_for, read
+from .bodies import TicketRequest, TokenRequest, bounded, only_for, read
 from .census import Census, follow_directory, repeat
 from .credentials import Kind, Presented, digest, is_session_id, matches, new_ticket, parse
 from .directory import Cache, View
@@ -150,7 +150,7 @@ async def token(request: Request, namespace: str, name: str) -> JSONResponse:
 async def _issue(door: Door, presented: Presented | None, request: Request, namespace: str, name: str) -> Issued:
     caller, view = _caller(door, presented, namespace, name)
     assert presented is not None
-    body = read(TokenRequest, await request.body())
+    body = read(TokenRequest, await bounded(request))
     only_for(caller.kind is Kind.SERVER, "participant_key", body.participant_key, "with a server key only")
     if caller.kind is Kind.OBSERVER:
         only_for(False, "participant_name", body.participant_name, "from participants only")
@@ -173,7 +173,7 @@ async def tickets(request: Request, namespace: str, name: str) -> JSONResponse:
     caller, _ = _caller(door, parse(request.headers.get("Authorization"), None), namespace, name)
     if caller.kind is not Kind.SERVER:
         raise unauthorized()
-    body = read(TicketRequest, await request.body())
+    body = read(TicketRequest, await bounded(request))
     ticket = new_ticket()
     expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=body.expires_in_sec)
     issue = TicketIssue(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, TypeVar
 
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from .problems import Problem
@@ -42,13 +43,21 @@ class TicketRequest(Body):
 B = TypeVar("B", bound=Body)
 
 
+async def bounded(request: Request) -> bytes:
+    """The raw body, read no further than it may be long. Raises Problem 400."""
+    raw = b""
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > MAX_BODY_BYTES:
+            raise Problem(400, "BodyTooLarge", f"the body is longer than {MAX_BODY_BYTES} bytes")
+    return raw
+
+
 def read(kind: type[B], raw: bytes) -> B:
     """The body as ``kind``; an empty one is ``{}`` and a null is a field not sent, as some LiveKit clients do.
 
     Raises Problem 400 whose ``field`` and detail name the first field at fault.
     """
-    if len(raw) > MAX_BODY_BYTES:
-        raise Problem(400, "BodyTooLarge", f"the body is longer than {MAX_BODY_BYTES} bytes")
     try:
         data: Any = json.loads(raw) if raw.strip() else {}
     except (ValueError, RecursionError) as error:

@@ -146,12 +146,11 @@ def test_no_rule_has_a_wildcard(everything: list[Manifest]) -> None:
         assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}, name
 
 
-def test_nobody_may_list_secrets_of_the_cluster(everything: list[Manifest]) -> None:
-    """The operator writes the Secrets it makes by name; a provider's key is read by the kubelet alone."""
+def test_nobody_may_read_secrets_of_the_cluster(everything: list[Manifest]) -> None:
+    """The operator makes Secrets for Projects; a provider's key is read by the kubelet alone."""
     cluster_wide = [m for m in everything if m["kind"] == "ClusterRole"]
-    for _, rule in rules(cluster_wide):
-        if "secrets" in rule["resources"]:
-            assert not {"list", "watch"} & set(rule["verbs"])
+    verbs = {verb for _, rule in rules(cluster_wide) if "secrets" in rule["resources"] for verb in rule["verbs"]}
+    assert verbs == {"create"}
 
 
 def test_only_the_ledger_knows_the_database(default: list[Manifest]) -> None:

@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("livekit").setLevel(logging.WARNING)
     parser = argparse.ArgumentParser(prog="talktime_simulator", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="an OpenAI Realtime server that counts tokens")

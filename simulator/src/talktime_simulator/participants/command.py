@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -21,6 +22,8 @@ from talktime_simulator.speech import Voice
 from .door import Entry, RefusedError, ask
 from .person import Person, Plan
 from .watcher import Watcher
+
+log = logging.getLogger(__name__)
 
 VOICES = ("en-gb+m3", "en-us+m1", "en-gb+f2", "en-gb-scotland+m2", "en-us+f4", "en-gb-x-rp+m5")
 
@@ -45,6 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server-url", help="join this LiveKit URL instead of the token's server_url")
     parser.add_argument("--stagger", type=float, default=1.0, help="seconds between starts")
     parser.add_argument("--linger", type=float, default=0.0, help="seconds to stay after the summary (to copy files)")
+    parser.add_argument("--observer-seconds", type=float, default=15.0, help="how long the observer stays for the rest")
     parser.add_argument("--out", type=Path, default=Path("interviews"), help="directory for <session>.json and .wav")
 
 
@@ -79,7 +83,11 @@ async def run(options: argparse.Namespace) -> int:
         async def interview(number: int) -> dict[str, Any]:
             async with gate:
                 await asyncio.sleep(options.stagger * (number % options.concurrency))
-                return await _interview(study, number)
+                try:
+                    return await _interview(study, number)
+                except Exception as error:  # one interview that fails in an unforeseen way must not hide the others
+                    log.exception("interview %d", number + 1)
+                    return {"participant": number, "problems": [f"{type(error).__name__}: {error}"]}
 
         sessions = await asyncio.gather(*(interview(number) for number in range(options.count)))
     summary = summarize(sessions, time.time() - started)
@@ -116,7 +124,7 @@ async def _interview(study: Study, number: int) -> dict[str, Any]:
     finally:
         telling.cancel()
         if watcher is not None:
-            await watcher.leave(linger=15)
+            await watcher.leave(options.observer_seconds)
     result = person.result(entry)
     if watcher is not None:
         result["observer"] = {"updates": watcher.cost_updates(), "data": watcher.received.data}

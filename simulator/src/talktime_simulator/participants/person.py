@@ -152,6 +152,7 @@ class Person:
             # Seen once against a hung server: disconnect() never returned.
             await asyncio.wait_for(self._room.disconnect(), 10)
         self.left_at = self.left_at or time.time()
+        self.disconnect_reason = self.disconnect_reason or "CLIENT_INITIATED"
         if self._recording is not None:
             self._recording.close()
 

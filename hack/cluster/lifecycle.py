@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from hack.cluster import certificates, cgroups, control_plane, network, node
+from hack.cluster import certificates, cgroups, control_plane, network, node, storage
 from hack.cluster.layout import API_PORT, Cluster
 from hack.cluster.processes import Record, alive, read, recorded, run, running, spawn, stop, wait_until
 
@@ -39,6 +39,7 @@ def up(cluster: Cluster, base_images: list[Path]) -> None:
             write_kubeconfig(cluster.state / f"{identity}.kubeconfig", inner)
         for one in cluster.nodes:
             one.state.mkdir()
+            storage.create_folders(one)
             write_kubeconfig(one.state / "kubelet.kubeconfig", certificates.kubeconfig(cluster, one.name, local))
             write_kubeconfig(one.state / "proxy.kubeconfig", certificates.kubeconfig(cluster, "proxy", local))
         (cluster.state / "complete").touch()
@@ -55,17 +56,18 @@ def up(cluster: Cluster, base_images: list[Path]) -> None:
         for component in ("kubelet", "kube-proxy"):
             node.start(cluster, one, component)
     kubectl(cluster, "apply", "--server-side", "-f", str(Path(__file__).with_name("coredns.yaml")))
+    run([*client(cluster), "apply", "--server-side", "-f", "-"], stdin=storage.manifests(cluster).encode())
     wait_ready(cluster)
     say(f"cluster {cluster.name!r} is up ({time.monotonic() - began:.0f} s): export KUBECONFIG={cluster.kubeconfig}")
 
 
 def wait_ready(cluster: Cluster) -> None:
     names = {one.name for one in cluster.nodes}
-    wait_until(
-        "node objects",
-        lambda: names <= set(kubectl(cluster, "get", "nodes", "-o=jsonpath={.items[*].metadata.name}").split()),
-        seconds=60,
-    )
+
+    def known() -> bool:
+        return names <= set(kubectl(cluster, "get", "nodes", "-o=jsonpath={.items[*].metadata.name}").split())
+
+    wait_until("node objects", known, seconds=60)
     kubectl(cluster, "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s")
     kubectl(cluster, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s")
 
@@ -164,8 +166,12 @@ def traces(cluster: Cluster) -> list[str]:
     return found + ([f"folder {cluster.state}"] if cluster.state.exists() else [])
 
 
+def client(cluster: Cluster) -> list[str]:
+    return [str(cluster.binaries / "kubectl"), f"--kubeconfig={cluster.kubeconfig}"]
+
+
 def kubectl(cluster: Cluster, *arguments: str) -> str:
-    return run([str(cluster.binaries / "kubectl"), f"--kubeconfig={cluster.kubeconfig}", *arguments])
+    return run([*client(cluster), *arguments])
 
 
 def listens(port: int) -> bool:

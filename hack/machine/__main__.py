@@ -1,0 +1,72 @@
+"""Makes this machine ready for a task: `python3 -m hack.machine check|images|up|demo|test [--look]`.
+
+Exit 2, with cause and fix and nothing changed, when something cannot be had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hack.cluster.layout import REPOSITORY, binaries, state_root
+from hack.images import builder
+from hack.machine import installs, preflight
+from hack.machine.needs import TASKS
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m hack.machine", description=__doc__)
+    parser.add_argument("task", choices=sorted(TASKS))
+    parser.add_argument("--look", action="store_true", help="only say what is missing")
+    arguments = parser.parse_args(argv)
+    return prepare(arguments.task, look=arguments.look)
+
+
+def prepare(name: str, *, look: bool = False) -> int:
+    task, state, target = TASKS[name], state_root(), binaries()
+    missing = preflight.missing_packages(task.packages)
+    tools = installs.unbuilt(task.tools, target)
+    in_the_way = preflight.obstacles(task, missing, state, cold=bool(tools))
+    for obstacle in in_the_way:
+        print(f"machine: {obstacle.cause}. Fix: {obstacle.fix}.", file=sys.stderr)
+    if in_the_way:
+        print("machine: nothing was changed.", file=sys.stderr)
+        return 2
+    if look:
+        print(
+            f"packages to install: {' '.join(missing) or 'none'}; tools to build: {', '.join(t.name for t in tools) or 'none'}"
+        )
+        return 0
+    try:
+        installs.debian(missing)
+        environment(state)
+        for tool in tools:
+            installs.build(tool, target, state)
+        if "kubernetes" in task.tools or name == "images":
+            builder.pause_program(builder.Workshop(state, target), installs.go(state))
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        print(f"machine: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def environment(state: Path) -> None:
+    """.venv holds exactly the lock and the members; nothing is done when it was made from this very lock."""
+    stamp = REPOSITORY / ".venv" / ".talktime-lock"
+    files = [REPOSITORY / "requirements.lock", *sorted(REPOSITORY.glob("*/pyproject.toml"))]
+    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    extra = installs.uv(state)
+    path = f"{extra}:{os.environ['PATH']}" if extra else os.environ["PATH"]
+    installs.say("Python packages of the lock into .venv (usually 10 to 60 s)")
+    subprocess.run([str(REPOSITORY / "hack" / "lock"), "--install"], check=True, env={**os.environ, "PATH": path})
+    stamp.write_text(wanted)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,28 @@
+"""What all tests share: real sessions over WebRTC take turns on this machine."""
+
+from __future__ import annotations
+
+import fcntl
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+LOCK = Path(tempfile.gettempdir()) / "talktime-real-sessions.lock"
+"""The same file as the demo's (hack/demo): two cores carry about four sessions, whoever holds them."""
+
+
+@pytest.fixture(autouse=True)
+def _one_at_a_time(request: pytest.FixtureRequest) -> None:
+    """A test marked `real_session` waits for the machine's other real sessions to end."""
+    if request.node.get_closest_marker("real_session"):
+        request.getfixturevalue("real_sessions")
+
+
+@pytest.fixture
+def real_sessions() -> Iterator[None]:
+    """Holds the machine-wide lock of real sessions for one test."""
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic_settings import BaseSettings
+from talktime_console.settings import Settings as ConsoleSettings
 from talktime_gateway.settings import Settings as GatewaySettings
 from talktime_ledger.server.settings import Settings as LedgerSettings
 from talktime_operator.settings import OperatorSettings
@@ -104,6 +105,7 @@ def test_long_running_servers_are_probed(everything: list[Manifest]) -> None:
         ("talktime-operator", OperatorSettings),
         ("talktime-ledger", LedgerSettings),
         ("talktime-gateway", GatewaySettings),
+        ("talktime-console", ConsoleSettings),
     ],
 )
 def test_every_setting_the_chart_gives_is_one_the_process_knows(

@@ -6,19 +6,17 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from livekit.agents import AgentSession, SpeechCreatedEvent
 from livekit.agents.voice import SpeechHandle
-from pydantic import SecretStr
 from talktime_ledger.core.usage import UsageKind
-from talktime_ledger.wire import Session, SessionConfig
 
 from talktime_agent import clip
+from talktime_agent.budgeted import Budgeted
 from talktime_agent.gate import Bounds
 from talktime_agent.meter import ProviderMeter
-from talktime_agent.ports import LedgerPort
 from talktime_agent.provider import GatedSession, rendering_model
 from talktime_agent.till import Clock, Till
 
@@ -47,28 +45,14 @@ class _RenderGate:
 class Goodbye:
     """Prepares the goodbye when the session begins, and says it when it ends."""
 
-    def __init__(
-        self,
-        session: AgentSession[None],
-        till: Till,
-        bounds: Bounds,
-        told: Session,
-        config: SessionConfig,
-        key: SecretStr,
-        ledger: LedgerPort,
-        clock: Clock,
-        changed: Callable[[], None],
-    ) -> None:
-        """``changed`` is called when the rendering has changed the account."""
-        self._changed = changed
+    def __init__(self, session: AgentSession[None], budget: Budgeted) -> None:
         self._session = session
-        self._till = till
-        self._bounds = bounds
-        self._told = told
-        self._config = config
-        self._key = key
-        self._ledger = ledger
-        self._clock = clock
+        self._budget = budget
+        self._till = budget.till
+        self._bounds = budget.bounds
+        self._told = budget.session
+        self._config = budget.config
+        self._clock = budget.clock
         self._pcm: bytes | None = None
 
     async def prepare(self) -> None:
@@ -89,7 +73,7 @@ class Goodbye:
             def heard(event: Mapping[str, Any]) -> None:
                 if facts := meter.feed(event, self._clock.wall()):
                     self._till.apply(facts, aside=True)
-                    self._changed()
+                    self._budget.changed()
 
             async def rendered(seconds: float) -> bool:
                 for _ in range(int(seconds / 0.05)):
@@ -99,11 +83,11 @@ class Goodbye:
                 return False
 
             model = rendering_model(
-                self._told.model, self._config, self._key, gate, heard, self._bounds.goodbye_output_tokens
+                self._told.model, self._config, self._budget.key, gate, heard, self._bounds.goodbye_output_tokens
             )
             return await clip.render(model, clip.closing_prompt(self._config.closing), rendered)
 
-        pcm = await clip.obtain(self._ledger, self._told.namespace, self._told.project, key, render)
+        pcm = await clip.obtain(self._budget.ledger, self._told.namespace, self._told.project, key, render)
         if pcm is not None:
             self._pcm = clip.shortened(pcm)
         logger.info("closing clip", extra={"ready": pcm is not None})

@@ -22,7 +22,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """``exhausted``: the next response cannot be paid, no more will come; ``expired``: the ledger is silent too long."""
+    """``exhausted``: the next response cannot be paid; ``expired``: the ledger is silent too long."""
 
     wrap_up_told: bool
     wrapped_up: bool

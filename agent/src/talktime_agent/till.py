@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +40,11 @@ class Clock:
 
     wall: Callable[[], datetime]
     monotonic: Callable[[], float]
+
+
+def system_clock() -> Clock:
+    """The machine's clocks."""
+    return Clock(wall=lambda: datetime.now(UTC), monotonic=time.monotonic)
 
 
 def granted(grant: Grant) -> Granted:

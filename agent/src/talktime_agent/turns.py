@@ -25,7 +25,7 @@ class Turns:
         self,
         money: Money,
         *,
-        answer: Callable[[], None],
+        answer: Callable[[], object],
         renewed: Callable[[float], Awaitable[bool]],
         quiet: Callable[[float], Awaitable[bool]],
         refused: Callable[[str], None],

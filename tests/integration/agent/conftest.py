@@ -127,15 +127,15 @@ class MemoryLedger:
             "voice": "marin",
             "transcriptionModel": TRANSCRIBER,
             "caps": CapsConfig(
-                contextTokens=config.pop("contextTokens", 1000), responseSeconds=seconds, outputTokens=output_cap(seconds)
+                contextTokens=config.pop("contextTokens", 1000),
+                responseSeconds=seconds,
+                outputTokens=output_cap(seconds),
             ),
             "costUpdateSeconds": 2,
             "onLedgerOutage": "Drain",
             **config,
         }
-        self.books[session_id] = Book(
-            SessionConfig(endpoint=endpoint, **told), Decimal(limit), time.time(), provider
-        )
+        self.books[session_id] = Book(SessionConfig(endpoint=endpoint, **told), Decimal(limit), time.time(), provider)
         return session_id
 
     def bounds(self, book: Book) -> tuple[Decimal, Decimal]:

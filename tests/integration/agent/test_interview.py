@@ -59,9 +59,9 @@ async def test_an_interview_is_billed_to_the_token(stage: Any) -> None:
 
 
 async def test_the_limits_wrap_up_once_and_close_gracefully(stage: Any) -> None:
-    session = stage.ledger.open(limit="0.10", endpoint=stage.endpoint)
+    session = stage.ledger.open(limit="0.07", endpoint=stage.endpoint)
     await stage.dispatch(session)
-    someone, watcher = person(stage, stay=True), Watcher()
+    someone, watcher = person(stage, stay=True, max_seconds=200), Watcher()
     await watcher.join(stage.entry(session, "observer-3"))
     await someone.take_part(stage.entry(session))
     left = time.time()

@@ -1,0 +1,273 @@
+"""Meter and charge for any livekit agent: what Talktime's own interview is built on, and other people's agents can be.
+
+    async with budgeted(ctx) as budget:
+        session = AgentSession(llm=budget.model, vad=None, turn_handling={"turn_detection": "manual"})
+        budget.start(answer=session.generate_reply)     # called when a turn of the user may be answered
+        await session.start(agent, room=ctx.room, room_options=..., session_host=False)
+        reason = await budget.ended                      # e.g. "budget": say goodbye, then leave the block
+        await session.interrupt(force=True)
+
+Leaving the block waits for the usage of what is still open and settles in the ledger. Keep `close_on_disconnect=False`
+and call `budget.end("participant_left")` yourself, else the framework's own close loses the last response's usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from livekit.agents import JobContext
+from pydantic import SecretStr
+from talktime_ledger.client import LedgerClient
+from talktime_ledger.core.usage import UsageStatus
+from talktime_ledger.resources.project import Api
+from talktime_ledger.wire import Attach, Attachment, Close, Grant, ProviderReport, PushEvent
+
+from talktime_agent.charging import Charger
+from talktime_agent.close import QUIET_SECONDS, Quiet, settle
+from talktime_agent.facts import Billed, Committed, Fault
+from talktime_agent.gate import Bounds
+from talktime_agent.meter import ProviderMeter
+from talktime_agent.metrics import Telemetry
+from talktime_agent.ports import LedgerPort
+from talktime_agent.provider import talking_model
+from talktime_agent.push import PodLink, concerns
+from talktime_agent.reports import ProviderReports
+from talktime_agent.settings import AgentSettings, ProviderKeyMissingError, provider_key
+from talktime_agent.spool import Spool
+from talktime_agent.till import Clock, Till, system_clock
+from talktime_agent.turns import Turns
+
+logger = logging.getLogger("talktime.agent.budgeted")
+
+# A joining participant waits meanwhile; longer than a restart of the ledger, shorter than their patience.
+ATTACH_PATIENCE_SECONDS = 30.0
+
+
+class Budgeted:
+    """One session's meter, till and charging loop. ``model`` is gated: no response starts that is not paid for."""
+
+    def __init__(
+        self,
+        ledger: LedgerPort,
+        attachment: Attachment,
+        key: SecretStr,
+        spool: Spool,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        sent_at: float,
+        use_interval: float,
+    ) -> None:
+        """``sent_at``: monotonic seconds when attach was sent."""
+        told, config = attachment.session, attachment.config
+        self.session = told
+        self.config = config
+        self.key = key
+        self.ledger = ledger
+        self.clock = clock
+        self.telemetry = telemetry
+        self.bounds = Bounds.of(attachment)
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._spool = spool
+        self._meter = ProviderMeter(
+            provider=told.provider, model=told.model, transcription_model=config.transcriptionModel
+        )
+        self.till = Till(attachment, self.bounds, self._meter, spool, clock, sent_at)
+        self.quiet = Quiet(lambda: self.till.quiet)
+        self._answered = Quiet(lambda: not self._meter.open_responses)
+        self.charger = Charger(
+            ledger,
+            told.session_id,
+            self.till,
+            interval=use_interval,
+            monotonic=clock.monotonic,
+            on_grant=self._granted,
+            on_refused=self.end,
+        )
+        self.turns = Turns(
+            self.till,
+            answer=lambda: self._answer(),
+            renewed=self.charger.renewed,
+            quiet=self._answered,
+            refused=self._refused,
+        )
+        self._reports = ProviderReports(ledger, told.namespace, told.project, told.provider, key)
+        self._answer: Callable[[], object] = lambda: None
+        self._on_grant: Callable[[Grant], None] = lambda _: None
+        self._on_change: Callable[[], None] = lambda: None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.model = talking_model(told.model, config, key, self, self._heard)
+
+    # the gate of the provider's session
+
+    def admits(self) -> bool:
+        """Whether a response may start now: turns are open and the account holds its worst case."""
+        return not self.turns.is_shut and self.till.may_respond().allowed
+
+    def request(self, event_id: str) -> None:
+        """A response.create goes out."""
+        self.till.request(event_id)
+
+    # the run
+
+    def start(
+        self,
+        *,
+        answer: Callable[[], object],
+        on_grant: Callable[[Grant], None] = lambda _: None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begins charging. ``answer`` starts a response; ``on_change`` after everything that touched the account."""
+        self._answer, self._on_grant, self._on_change = answer, on_grant, on_change
+        self.keep(self.charger.run())
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a loop until the session is settled; its failure ends the session."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def end(self, reason: str) -> None:
+        """The session is over; the first reason stays. Nothing but the goodbye may start from here on."""
+        if not self.ended.done():
+            logger.info("ending", extra={"reason": reason})
+            self.turns.shut()
+            self.till.begin_closing()
+            self.ended.set_result(reason)
+
+    def changed(self) -> None:
+        """The account changed: wake who waits, tell the ledger, look at the limits."""
+        self.quiet.changed()
+        self._answered.changed()
+        if self.till.owes:
+            self.charger.kick()
+        self._on_change()
+
+    async def settle(self, reason: str) -> None:
+        """Waits for the usage of what is open (<= 10 s), then closes in the ledger; what never came is unmetered."""
+        await self.quiet(QUIET_SECONDS)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        unmetered = len(self.till.account.holds)
+        self.telemetry.count("unmetered", amount=unmetered)
+        self.telemetry.count("sessions_ended", reason)
+        if await settle(self.ledger, self.session.session_id, self.till, reason):
+            self._spool.finish()
+        else:
+            self._spool.write("closed", self.clock.wall().timestamp(), reason=reason)
+            self._spool.abandon()
+        logger.info("settled", extra={"reason": reason, "turns": self.till.turns, "unmetered": unmetered})
+
+    async def provider_fails(self, code: str, message: str) -> None:
+        """Tells the ledger that the provider will not serve us."""
+        await self._reports.fails(code, message)
+
+    def _heard(self, event: Mapping[str, Any]) -> None:
+        facts = self._meter.feed(event, self.clock.wall())
+        for fact in facts:
+            self.till.apply([fact])
+            match fact:
+                case Committed() if not self.turns.is_shut:
+                    self.till.turn()
+                    self.turns.respond()
+                case Billed(usage):
+                    self.telemetry.count("responses", str(usage.status))
+                    if usage.status is UsageStatus.COMPLETED:
+                        self.keep(self._reports.works())
+                case Fault(code, message):
+                    self.keep(self._reports.fails(code, message))
+        if facts:
+            self.changed()
+
+    def _granted(self, grant: Grant) -> None:
+        self._on_grant(grant)
+        self._on_change()
+
+    def _refused(self, reason: str) -> None:
+        self.telemetry.count("refusals", reason)
+        if reason == "money":
+            self.end("budget" if self.charger.reachable else "ledger_outage")
+        elif reason == "validity":
+            self.end("ledger_outage")
+
+    async def listen(self, pushed: AsyncIterator[PushEvent]) -> None:
+        """Asks the ledger again at every push event that concerns the session; leaves when fenced."""
+        async for event in pushed:
+            if not concerns(event, self.session.session_id):
+                continue
+            if event.event == "fence" and int(event.data.get("epoch", 0)) > self.till.epoch:
+                self.till.fence()
+                self.end("fenced")
+            self.charger.kick()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a part of the session failed", exc_info=error)
+            self.end("agent_error")
+
+
+class NotServableError(Exception):
+    """This worker cannot hold this session; the ledger has been told."""
+
+
+@asynccontextmanager
+async def budgeted(ctx: JobContext, settings: AgentSettings | None = None) -> AsyncIterator[Budgeted]:
+    """Attaches the job to the session its dispatch names, and settles it at the end, however the block is left.
+
+    LedgerError when the ledger does not let us attach, NotServableError when there is no key for the provider.
+    """
+    settings = settings or AgentSettings()
+    clock = system_clock()
+    told = json.loads(ctx.job.metadata or "{}")
+    session_id, epoch = str(told["session"]), int(told["epoch"])
+    ctx.log_context_fields = {"session": session_id, "project": settings.project}
+    async with LedgerClient(
+        settings.ledger_url, token_path=settings.token_file, patience_sec=ATTACH_PATIENCE_SECONDS
+    ) as ledger:
+        sent_at = clock.monotonic()
+        worker = f"{socket.gethostname()}/{ctx.job.id}"
+        attachment = await ledger.attach(session_id, Attach(epoch=epoch, worker=worker))
+        try:
+            key = _key(settings, attachment)
+        except ProviderKeyMissingError as error:
+            await _cannot_serve(ledger, attachment, str(error))
+            raise NotServableError(str(error)) from error
+        spool = Spool(settings.spool_dir, session_id, epoch, clock.wall().timestamp())
+        link = PodLink(settings.spool_dir)
+        budget = Budgeted(
+            ledger, attachment, key, spool, clock, link, sent_at=sent_at, use_interval=settings.use_interval
+        )
+        budget.keep(budget.listen(link.events()))
+        try:
+            yield budget
+        except asyncio.CancelledError:
+            budget.end("shutdown")
+            raise
+        except Exception:
+            budget.end("agent_error")
+            raise
+        finally:
+            budget.end("agent_left")
+            await budget.settle(budget.ended.result())
+
+
+def _key(settings: AgentSettings, attachment: Attachment) -> SecretStr:
+    if attachment.session.api is not Api.OPENAI_REALTIME:
+        raise ProviderKeyMissingError(f"this agent does not speak {attachment.session.api}")
+    return provider_key(settings.provider_names, attachment.session.provider, os.environ)
+
+
+async def _cannot_serve(ledger: LedgerClient, attachment: Attachment, why: str) -> None:
+    told = attachment.session
+    report = ProviderReport(provider=told.provider, ok=False, code="no_credentials", message=why)
+    await ledger.report_provider(told.namespace, told.project, report)
+    await ledger.close(told.session_id, Close(epoch=told.epoch, n=attachment.grant.n + 1, reason="provider_error"))

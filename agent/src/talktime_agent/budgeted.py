@@ -76,11 +76,12 @@ class Budgeted:
         self.bounds = Bounds.of(attachment)
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._spool = spool
+        self._usage_until: float | None = None
         self._meter = ProviderMeter(
             provider=told.provider, model=told.model, transcription_model=config.transcriptionModel
         )
         self.till = Till(attachment, self.bounds, self._meter, spool, clock, sent_at)
-        self.quiet = Quiet(lambda: self.till.quiet)
+        self._quiet = Quiet(lambda: self.till.quiet)
         self._answered = Quiet(lambda: not self._meter.open_responses)
         self.charger = Charger(
             ledger,
@@ -144,15 +145,22 @@ class Budgeted:
 
     def changed(self) -> None:
         """The account changed: wake who waits, tell the ledger, look at the limits."""
-        self.quiet.changed()
+        self._quiet.changed()
         self._answered.changed()
         if self.till.owes:
             self.charger.kick()
         self._on_change()
 
+    async def usage_in(self) -> None:
+        """Waits until nothing is open at the provider, at most 10 s over all calls. Keep its socket open meanwhile."""
+        now = self.clock.monotonic()
+        if self._usage_until is None:
+            self._usage_until = now + QUIET_SECONDS
+        await self._quiet(max(0.0, self._usage_until - now))
+
     async def settle(self, reason: str) -> None:
-        """Waits for the usage of what is open (<= 10 s), then closes in the ledger; what never came is unmetered."""
-        await self.quiet(QUIET_SECONDS)
+        """Waits for the usage of what is open, then closes in the ledger; what never came is unmetered."""
+        await self.usage_in()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

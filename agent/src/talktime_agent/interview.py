@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from typing import Any
 
 from livekit import api
 from livekit.agents import Agent, AgentSession, AgentStateChangedEvent, ErrorEvent, JobContext
-from livekit.agents.voice.room_io import RoomOptions
+from livekit.agents.voice.room_io import RoomOptions, TextOutputOptions
 from livekit.rtc.participant import PublishDataError
 from talktime_ledger.resources.project import OnLedgerOutage
 from talktime_ledger.wire import Grant
 
 from talktime_agent.budgeted import Budgeted
-from talktime_agent.close import NOT_OURS, QUIET_SECONDS, SPOKEN
+from talktime_agent.close import NOT_OURS, SPOKEN
 from talktime_agent.crosscheck import differences
 from talktime_agent.gate import session_instructions
 from talktime_agent.goodbye import Goodbye
@@ -83,26 +84,43 @@ class Interview:
             self._agent,
             room=self._ctx.room,
             # A participant gets no text door past the gate, and no remote hand on the session (it can ask for usage).
+            # Words in step with the voice would cost a spectrum of every answer: a stall of the loop on a busy machine.
             room_options=RoomOptions(
-                text_input=False, close_on_disconnect=False, participant_identity=self._told.participant_identity
+                text_input=False,
+                text_output=TextOutputOptions(sync_transcription=False),
+                close_on_disconnect=False,
+                participant_identity=self._told.participant_identity,
             ),
             session_host=False,
             record=False,
         )
-        try:
-            async with asyncio.timeout(self._settings.join_timeout):
-                await self._ctx.wait_for_participant(identity=self._told.participant_identity)
-                await self._session.room_io.wait_for_ready()
-        except TimeoutError:
+        self._budget.keep(self._watch())
+        if not await self._participant_came():
             self._budget.end("no_show")
             return
-        self._budget.keep(self._watch())
         if self._told.observers:
             self._observers = ObserverChannel(self._ctx.room.local_participant, self._told.observers)
             self._budget.keep(self._tell_observers(self._observers))
         if not self._greeted:
             self._budget.turns.respond()
         self._budget.keep(self._goodbye.prepare())
+
+    async def _participant_came(self) -> bool:
+        """Waits for the participant and the audio path to them; False when nobody came, or it is over before."""
+
+        async def came() -> None:
+            await self._ctx.wait_for_participant(identity=self._told.participant_identity)
+            await self._session.room_io.wait_for_ready()
+
+        joining = asyncio.ensure_future(came())
+        either: set[asyncio.Future[Any]] = {joining, self._budget.ended}
+        await asyncio.wait(either, timeout=self._settings.join_timeout, return_when=asyncio.FIRST_COMPLETED)
+        if joining.done() and not self._budget.ended.done():
+            joining.result()
+            return True
+        joining.cancel()
+        await asyncio.gather(joining, return_exceptions=True)
+        return False
 
     # what happens
 
@@ -216,7 +234,7 @@ class Interview:
         if reason not in NOT_OURS:
             await self._delete_room()
         # The provider's socket outlives the room: it still brings the usage of what was open.
-        await self._budget.quiet(QUIET_SECONDS)
+        await self._budget.usage_in()
         self._cross_check()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):

@@ -81,7 +81,7 @@ def go(state: Path) -> str:
 
 
 def tool_stamp(tool: Tool) -> str:
-    folder = REPOSITORY / "hack" / "tools" / tool.name
+    folder = REPOSITORY / "hack" / "tools" / (tool.folder or tool.name)
     content = b"".join((folder / name).read_bytes() for name in ("go.mod", "go.sum"))
     return hashlib.sha256(content + tool.flags.encode() + repr(sorted(tool.packages.items())).encode()).hexdigest()
 
@@ -115,7 +115,7 @@ def build(tool: Tool, binaries: Path, state: Path) -> None:
     with still_at_it(names):
         done = subprocess.run(
             argv,
-            cwd=REPOSITORY / "hack" / "tools" / tool.name,
+            cwd=REPOSITORY / "hack" / "tools" / (tool.folder or tool.name),
             env=environment,
             capture_output=True,
             text=True,

@@ -16,22 +16,20 @@ class Tool:
     packages: dict[str, str]
     flags: str
     usual: float
+    folder: str = ""
 
 
 STRIPPED = "-s -w"
-VERSIONED = " ".join(
-    [STRIPPED]
-    + [
-        f"-X k8s.io/component-base/version.{key}={value}"
-        for key, value in (("gitVersion", "v1.34.4"), ("gitMajor", "1"), ("gitMinor", "34"))
-    ]
-)
+BUILD = {"gitVersion": "v1.34.4", "gitMajor": "1", "gitMinor": "34"}
+VERSIONED = " ".join([STRIPPED, *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in BUILD.items())])
 KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
 TOOLS = {
     "kubernetes": Tool("kubernetes", {name: f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES}, VERSIONED, 6.5),
     "livekit": Tool("livekit", {"livekit-server": "github.com/livekit/livekit-server/cmd/server"}, STRIPPED, 2.5),
     "helm": Tool("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, STRIPPED, 2.5),
     "coredns": Tool("coredns", {"coredns": "github.com/coredns/coredns"}, STRIPPED, 3.0),
+    # Alone, for machines that only talk to a cluster of somebody else's.
+    "kubectl": Tool("kubectl", {"kubectl": "k8s.io/kubernetes/cmd/kubectl"}, VERSIONED, 2.0, folder="kubernetes"),
     "kind": Tool("kind", {"kind": "sigs.k8s.io/kind"}, STRIPPED, 0.2),
 }
 
@@ -71,8 +69,8 @@ TASKS = {
     "images": Task({**BASICS, **IMAGES}, ("livekit",), True, 8 * GIB),
     "up": Task({**BASICS, **CLUSTER, **IMAGES}, ("kubernetes", "coredns"), True, 12 * GIB),
     "demo": Task({**BASICS, **CLUSTER, **IMAGES}, ("kubernetes", "coredns", "livekit", "helm"), True, 16 * GIB),
-    "demo-kind": Task(BASICS, ("kind", "livekit", "helm"), False, 12 * GIB),
-    "demo-current": Task(BASICS, ("helm",), False, 4 * GIB),
+    "demo-kind": Task(BASICS, ("kind", "kubectl", "livekit", "helm"), False, 12 * GIB),
+    "demo-current": Task(BASICS, ("kubectl", "helm"), False, 4 * GIB),
     "test": Task(
         {**BASICS, **CLUSTER, **IMAGES, **SERVERS, **METRICS, **SPEECH},
         ("kubernetes", "coredns", "livekit", "helm"),

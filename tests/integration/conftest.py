@@ -68,7 +68,7 @@ def running(
 
 @pytest.fixture(scope="session")
 def postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`postgresql://` of an empty PostgreSQL 15 with fsync off, superuser `talktime`. Make databases of your own in it."""
+    """DSN of an empty PostgreSQL 15, fsync off, superuser `talktime`. Make databases of your own in it."""
     programs = next((path for path in POSTGRES_PROGRAMS if path.exists()), None)
     found = shutil.which("initdb")
     assert programs or found, "no PostgreSQL: `make test` installs Debian's, or put its programs on PATH"

@@ -1,0 +1,41 @@
+# Thin: every target says what it runs; the work is in hack/. `make` alone prints this help.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export TALKTIME_STATE ?= $(CURDIR)/.state
+export PATH := $(CURDIR)/.state/bin:$(CURDIR)/.state/pypi/uv/bin:$(PATH)
+CLUSTER ?= local
+MINUTES ?=
+REGISTRY ?=
+
+.PHONY: help demo test check images up down status
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  CLUSTER=local|kind|current  MINUTES=30 (one full-length interview)  REGISTRY=registry.example.com/team'
+
+demo: ## Cluster, Talktime, 6 interviews and one that reaches its limit; first run about 25 min, then under 3
+	@hack/python -m hack.demo --cluster $(CLUSTER) $(if $(MINUTES),--minutes $(MINUTES))
+
+test: ## Everything, from unit to cluster tests, with its own servers and cluster
+	@hack/python -m hack.machine test
+	@hack/check
+	@.venv/bin/pytest tests
+
+check: ## Format, lint, types, imports, generated files, unit tests
+	@hack/python -m hack.machine check
+	@hack/check
+
+images: ## Build all images; with REGISTRY=... also push the product's
+	@hack/python -m hack.machine images
+	@hack/python -m hack.images $(if $(REGISTRY),push $(REGISTRY),build)
+
+up: ## The local cluster alone, two nodes, with all images
+	@hack/python -m hack.machine demo
+	@hack/python -m hack.cluster up
+	@hack/python -m hack.images load
+
+status: ## What of the local cluster runs
+	@hack/python -m hack.cluster status
+
+down: ## Remove the cluster: processes, mounts, namespaces, cgroups, files
+	@hack/python -m hack.cluster down

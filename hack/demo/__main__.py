@@ -1,0 +1,120 @@
+"""`make demo`: a cluster, Talktime on it, interviews held through it, and what they cost.
+
+python3 -m hack.demo [--cluster local|kind|current] [--minutes 30]
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hack.cluster.layout import binaries, state_root
+from hack.demo import clusters, release, showing
+from hack.demo.interviews import Held, Round, hold
+from hack.demo.kube import Kube, find
+from hack.machine.__main__ import prepare
+
+LOCK = Path(tempfile.gettempdir()) / "talktime-real-sessions.lock"
+"""The same file as the tests' (tests/conftest.py): two cores carry about four sessions, whoever holds them."""
+
+TASKS = {"local": "demo", "kind": "demo-kind", "current": "demo-current"}
+INTERVIEWS = Round("demo", "interviews", count=6, concurrency=3)
+LIMIT = Round("demo", "limit", count=1, concurrency=1, stay=True)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m hack.demo", description=__doc__)
+    parser.add_argument("--cluster", choices=sorted(TASKS), default="local")
+    parser.add_argument("--minutes", type=float, help="one interview of this length instead of six short ones")
+    options = parser.parse_args(argv)
+    if why_not := clusters.obstacle(options.cluster):
+        print(f"demo: {why_not}. Nothing was changed.", file=sys.stderr)
+        return 2
+    prepared = prepare(TASKS[options.cluster])
+    if prepared:
+        return prepared
+    try:
+        return demonstrate(options.cluster, options.minutes)
+    except (RuntimeError, TimeoutError, OSError, subprocess.SubprocessError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+def demonstrate(cluster: str, minutes: float | None) -> int:
+    """0 when every interview worked and the money adds up."""
+    began = time.monotonic()
+    kube, images = {"local": clusters.local, "kind": clusters.by_kind, "current": clusters.current}[cluster]()
+    say("installing Talktime (helm; usually 20 to 60 s)")
+    release.install(kube, find(binaries(), "helm"), images)
+    release.apply_examples(kube)
+    if release.open_account_again(kube, "demo", "limit"):
+        say("project limit was spent by an earlier run: its accountGeneration was raised for a fresh budget")
+    say("waiting for the Projects to be Ready (usually 20 to 60 s)")
+    release.wait_ready(kube, "demo", "interviews", "limit")
+    since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    rounds = plan(minutes)
+    folder = state_root() / "demo"
+    shutil.rmtree(folder, ignore_errors=True)
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        held = hold_all(kube, images, rounds, folder)
+    showing.show(kube, since)
+    failed = sum(one.summary["failed"] for one in held)
+    adds_up, words = settled(kube, folder)
+    showing.heading("hack/checker.py (the simulator's tokens, priced anew)")
+    print(words)
+    print(f"\n{showing.where(kube)}\nRecordings: {folder}")
+    say(
+        f"{sum(one.summary['interviews'] for one in held)} interviews, {failed} with problems, {time.monotonic() - began:.0f} s"
+    )
+    return 0 if adds_up and not failed else 1
+
+
+def plan(minutes: float | None) -> list[Round]:
+    """What is held (pure)."""
+    if minutes is None:
+        return [INTERVIEWS, LIMIT]
+    seconds = minutes * 60
+    return [Round("demo", "interviews", count=1, concurrency=1, min_seconds=seconds, max_seconds=seconds + 300)]
+
+
+def hold_all(kube: Kube, images: release.Images, rounds: list[Round], folder: Path) -> list[Held]:
+    """All rounds side by side; the lines of each carry the Project's name."""
+    printing = threading.Lock()
+
+    def one(wanted: Round) -> Held:
+        def tell(line: str) -> None:
+            with printing:
+                print(f"{wanted.project:10} {line}", flush=True)
+
+        return hold(kube, images, wanted, folder / wanted.project, tell)
+
+    with ThreadPoolExecutor(len(rounds)) as pool:
+        return list(pool.map(one, rounds))
+
+
+def settled(kube: Kube, folder: Path, seconds: float = 60) -> tuple[bool, str]:
+    """The checker's verdict once amounts have reached resource and metrics (every 15 s; Prometheus reads every 5 s)."""
+    deadline = time.monotonic() + seconds
+    while True:
+        adds_up, words = showing.money_adds_up(kube, folder / "checker")
+        if adds_up or time.monotonic() > deadline:
+            return adds_up, words
+        time.sleep(5)
+
+
+def say(line: str) -> None:
+    print(f"demo: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,69 @@
+"""Talktime on a cluster: CRDs, the chart, the examples, and waiting until they are ready."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from hack.cluster.layout import REPOSITORY
+from hack.demo.kube import Kube
+
+NAMESPACE = "talktime"
+CHART = REPOSITORY / "charts" / "talktime"
+EXAMPLES = REPOSITORY / "examples"
+VALUES = Path(__file__).with_name("values.yaml")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where the product images are: `registry` empty for images that the nodes already hold."""
+
+    tag: str
+    registry: str = ""
+
+
+def install(kube: Kube, helm: str, images: Images, *settings: str, values: Path = VALUES) -> None:
+    """`helm upgrade --install`; raises RuntimeError with helm's words and what the pods say."""
+    # Helm installs CRDs once and never updates them.
+    kube("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds"))
+    chosen = [f"image.tag={images.tag}", *([f"image.registry={images.registry}"] if images.registry else []), *settings]
+    argv = [helm, "upgrade", "--install", "talktime", str(CHART), "--namespace", NAMESPACE, "--create-namespace"]
+    argv += ["--values", str(values), *(part for setting in chosen for part in ("--set", setting))]
+    argv += ["--wait", "--timeout=5m", *([f"--kubeconfig={kube.kubeconfig}"] if kube.kubeconfig else [])]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"helm: {done.stderr.strip()}\n{kube('--namespace', NAMESPACE, 'get', 'pods,events')}")
+
+
+def apply_examples(kube: Kube) -> None:
+    """Prices, namespace, pool, key and the two Projects."""
+    kube("apply", "--server-side", "--force-conflicts", "-f", str(EXAMPLES / "rate-cards"))
+    kube("apply", "--server-side", "--force-conflicts", "-f", str(EXAMPLES))
+
+
+def wait_ready(kube: Kube, namespace: str, *projects: str, seconds: int = 300) -> None:
+    """Until the Projects are Ready; raises RuntimeError with their conditions."""
+    names = [f"project/{name}" for name in projects]
+    arguments = ["--namespace", namespace, "wait", "--for=condition=Ready", *names, f"--timeout={seconds}s"]
+    try:
+        kube(*arguments, timeout=seconds + 30)
+    except RuntimeError as error:
+        conditions = "{range .items[*]}{.metadata.name}{range .status.conditions[*]}\n  {.type}={.status} {.reason} {.message}{end}\n{end}"
+        shown = kube("--namespace", namespace, "get", "projects", f"--output=jsonpath={conditions}")
+        raise RuntimeError(f"{error}\n{shown}\n{kube('get', 'pods', '-A', '-o=wide')}") from error
+
+
+def open_account_again(kube: Kube, namespace: str, project: str) -> bool:
+    """A spent Project gets a fresh account, the way an operator would: by raising `accountGeneration`. True if it did.
+
+    The examples are applied server-side, so the next apply leaves this field, which it does not name, alone.
+    """
+    found = kube.json("--namespace", namespace, "get", "project", project)
+    state = found.get("status", {}).get("budget", {}).get("state")
+    if state in (None, "OK"):
+        return False
+    generation = int(found["spec"]["budget"].get("accountGeneration", 1)) + 1
+    change = f'{{"spec":{{"budget":{{"accountGeneration":{generation}}}}}}}'
+    kube("--namespace", namespace, "patch", "project", project, "--type=merge", "--patch", change)
+    return True

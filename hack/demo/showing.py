@@ -1,0 +1,61 @@
+"""What one sees at the end of the demo: resources, sessions, whether the money adds up, where the metrics are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from hack.cluster.layout import REPOSITORY
+from hack.demo.kube import Kube
+from hack.demo.release import EXAMPLES, NAMESPACE
+
+CHECKER = REPOSITORY / "hack" / "checker.py"
+
+
+def show(kube: Kube, since: str) -> None:
+    """Prints the resources and the console's tables. `since`: RFC 3339, when this run began."""
+    heading("kubectl get projects,sfu --all-namespaces")
+    print(kube("get", "projects,sfu", "--all-namespaces"))
+    heading("talktime sessions")
+    print(console(kube, "sessions", f"--since={since}"))
+    heading("talktime report")
+    print(console(kube, "report"))
+
+
+def console(kube: Kube, *arguments: str) -> str:
+    return kube("--namespace", NAMESPACE, "exec", "deploy/talktime-console", "--", "talktime", *arguments)
+
+
+def money_adds_up(kube: Kube, folder: Path, *options: str) -> tuple[bool, str]:
+    """Runs the independent checker against the simulator's truth, the database, the metrics and the resources."""
+    folder.mkdir(parents=True, exist_ok=True)
+    projects = folder / "projects.json"
+    projects.write_text(json.dumps(kube.json("get", "projects", "--all-namespaces")))
+    password = kube.secret(NAMESPACE, "talktime-postgres", "password")
+    with (
+        kube.forward(NAMESPACE, "svc/talktime-simulator", 8080) as simulator,
+        kube.forward(NAMESPACE, "svc/talktime-postgres", 5432) as postgres,
+        kube.forward(NAMESPACE, "svc/talktime-prometheus", 9090) as prometheus,
+    ):
+        argv = [sys.executable, str(CHECKER), "--truth", f"http://127.0.0.1:{simulator}/truth"]
+        argv += ["--rates", str(EXAMPLES / "rate-cards"), "--projects", str(projects)]
+        argv += ["--dsn", f"postgresql://talktime:{password}@127.0.0.1:{postgres}/talktime"]
+        argv += ["--prometheus-url", f"http://127.0.0.1:{prometheus}", *options]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.returncode == 0, (done.stdout + done.stderr).strip()
+
+
+def where(kube: Kube) -> str:
+    """How to look further."""
+    config = f" --kubeconfig={kube.kubeconfig}" if kube.kubeconfig else ""
+    return f"""Metrics:   {kube.program}{config} -n {NAMESPACE} port-forward svc/talktime-prometheus 9090
+           then http://127.0.0.1:9090/graph?g0.expr=talktime_project_posted_usd
+Operator:  {kube.program}{config} -n {NAMESPACE} port-forward svc/talktime-operator 8080   then /metrics
+Kubectl:   {f"export KUBECONFIG={kube.kubeconfig}" if kube.kubeconfig else "your current context"}
+Remove:    make down"""
+
+
+def heading(text: str) -> None:
+    print(f"\n$ {text}", flush=True)

@@ -12,6 +12,7 @@ from typing import Any, cast
 import yaml
 from prometheus_client import CollectorRegistry, Metric
 from talktime_gateway.metrics import Metrics as GatewayMetrics
+from talktime_ledger.server.metrics import Metrics as LedgerMetrics
 from talktime_operator.metrics import TalktimeCollector
 
 CHART = Path(__file__).resolve().parents[3] / "charts" / "talktime"
@@ -28,7 +29,8 @@ def exported() -> set[str]:
     ledger = cast(Any, SimpleNamespace(statuses={}, spend=(), seconds_since_answer=lambda: 0.0))
     operator = CollectorRegistry()
     operator.register(TalktimeCollector(nothing, ledger, lambda: 0))
-    return exposed(operator.collect()) | exposed(GatewayMetrics().registry.collect())
+    registries = (operator, GatewayMetrics().registry, LedgerMetrics().registry)
+    return set().union(*(exposed(registry.collect()) for registry in registries))
 
 
 def test_every_metric_of_a_dashboard_is_exported() -> None:

@@ -7,10 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from talktime_operator.settings import OperatorSettings
@@ -22,13 +24,41 @@ class LeaseLost(RuntimeError):  # noqa: N818
     """Another replica may act now: this process must end at once, and its kubelet starts it anew as a follower."""
 
 
+class PatientLeaseLock(LeaseLock):
+    """The official lock, but a connection that fails is a try that failed: an outage of the API server must not end the
+    process before the Lease has run out."""
+
+    async def get(self, name: str, namespace: str) -> Any:
+        try:
+            return await super().get(name, namespace)
+        except (OSError, TimeoutError, aiohttp.ClientError) as error:
+            return False, ApiException(status=0, reason=f"{type(error).__name__}: {error}")
+
+    async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        # Not the inherited one: kubernetes 37.0.2 sends pretty=True there, which its own model refuses.
+        lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=self.update_lease(election_record))
+        try:
+            await self.api_instance.create_namespaced_lease(namespace, lease)
+            return True
+        except (ApiException, OSError, TimeoutError, aiohttp.ClientError) as error:
+            logger.warning("the Lease was not made: %s", error)
+            return False
+
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        try:
+            return await super().update(name, namespace, updated_record)
+        except (OSError, TimeoutError, aiohttp.ClientError) as error:
+            logger.warning("the Lease was not renewed: %s", error)
+            return False
+
+
 class Election:
     """`run` waits for the Lease, then runs `lead` until it ends or the Lease is lost."""
 
     def __init__(self, api: client.ApiClient, settings: OperatorSettings) -> None:
         self._api = api
         self._settings = settings
-        self._lock = LeaseLock(settings.lease_name, settings.namespace, settings.pod_name, api)
+        self._lock = PatientLeaseLock(settings.lease_name, settings.namespace, settings.pod_name, api)
         self.leading = False
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:

@@ -1,5 +1,7 @@
-"""What kopf calls: indices, and thin handlers that only say which object to look at again. No change-handlers, no timers,
-no finalizers (level-triggered; see docs/adr)."""
+"""What kopf calls: indices, and thin handlers that only say which object to look at again.
+
+No change-handlers, no timers, no finalizers: level-triggered.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ OWN: tuple[tuple[Kind, Literal["project", "pool", "card"], str, Any], ...] = (
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
-    """kopf's own settings. `queueing.worker_limit` stays None: a limit below the number of objects deadlocks indices."""
+    """kopf's own settings. `queueing.worker_limit` stays None: below the number of objects it deadlocks indices."""
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.persistence.finalizer = f"{GROUP}/kopf"
@@ -104,24 +106,24 @@ def _child(
         return {tuple(child.key): child}
 
     @kopf.on.event(*resource, id=f"{index}_changed", registry=registry)
-    async def changed(namespace: str, name: str, labels: Mapping[str, str], type: str | None, **kwargs: Any) -> None:  # noqa: A002
+    async def changed(namespace: str | None, name: str, labels: Mapping[str, str], **kwargs: Any) -> None:
         _bind(cluster, kwargs)
-        if type == "DELETED":
-            forget_child(kind, Key(namespace, name))
-        if (item := parent(labels, namespace)) is not None:
+        if kwargs["type"] == "DELETED":
+            forget_child(kind, Key(namespace or "", name))
+        if (item := parent(labels, namespace or "")) is not None:
             enqueue(item)
 
 
 def _pods(registry: kopf.OperatorRegistry, cluster: Cluster, enqueue: Enqueue) -> None:
     @kopf.index("", "v1", "pods", id="pods", registry=registry)
-    async def remember(body: kopf.Body, labels: Mapping[str, str], namespace: str, **_: Any) -> Any:
-        item = parent(labels, namespace)
+    async def remember(body: kopf.Body, labels: Mapping[str, str], namespace: str | None, **_: Any) -> Any:
+        item = parent(labels, namespace or "")
         return {} if item is None else {(item.kind, *item.key): Pod.parse(body)}
 
     @kopf.on.event("", "v1", "pods", id="pods_changed", registry=registry)
-    async def changed(namespace: str, labels: Mapping[str, str], **kwargs: Any) -> None:
+    async def changed(namespace: str | None, labels: Mapping[str, str], **kwargs: Any) -> None:
         _bind(cluster, kwargs)
-        if (item := parent(labels, namespace)) is not None:
+        if (item := parent(labels, namespace or "")) is not None:
             enqueue(item)
 
 

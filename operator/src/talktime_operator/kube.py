@@ -149,7 +149,7 @@ class Kube:
             )
             response = await self._api.call_api(*request, _request_timeout=TIMEOUT)
             code, data = response.status, await response.read()  # type: ignore[no-untyped-call]
-        except (TimeoutError, OSError, ApiException) as error:
+        except (TimeoutError, OSError, aiohttp.ClientError, ApiException) as error:
             raise KubeError(f"{verb} {path}: {type(error).__name__}: {error}", 0) from error
         finally:
             requests_total.labels(verb, kind, str(code)).inc()

@@ -60,6 +60,8 @@ class Operator:
         self.settings = settings
         self.cluster = Cluster()
         self._pulse = pulse
+        self._warming = asyncio.Lock()
+        self._warm = False
         self._queue: WorkQueue[Item] = WorkQueue(self._reconcile, settings.reconcile_workers)
         self.ledger = LedgerSync(ledger_client, settings.ledger_grace, self._project_changed, self._look_at_all)
         self._loads = WorkerLoads(http, settings.worker_stale, resolve_worker)
@@ -67,7 +69,7 @@ class Operator:
         self._applier = Applier(calls, self.cluster, settings.amounts_interval)
         self._pools = Pools(self.cluster, calls, self._applier, self.ledger, self._sfus, settings, self._pool_changed)
         self._projects = Projects(
-            self.cluster, calls, self._applier, self.ledger, self._loads, self._pools.view, settings, seed
+            self.cluster, calls, self._applier, self.ledger, self._loads, self._pools, settings, seed
         )
         self._cards = RateCards(self.cluster, calls, self._applier, self.ledger)
         self.collector = TalktimeCollector(self.cluster, self.ledger, lambda: len(self._queue))
@@ -106,6 +108,7 @@ class Operator:
             "pool": self._pools.reconcile,
             "card": self._cards.reconcile,
         }
+        await self._warm_up()
         result = "error"
         started = time.perf_counter()
         try:
@@ -116,6 +119,14 @@ class Operator:
             reconcile_seconds.labels(item.kind).observe(time.perf_counter() - started)
         if again > 0:
             self._queue.add(item, again)
+
+    async def _warm_up(self) -> None:
+        """One round over agents and nodes before the first decision, so that a restart is no loss of data."""
+        async with self._warming:
+            if not self._warm:
+                await self._poll_workers()
+                await self._poll_sfus()
+                self._warm = True
 
     def _project_changed(self, key: Key) -> None:
         if self.cluster.complete:
@@ -235,7 +246,7 @@ async def serve(settings: OperatorSettings) -> int:
     finally:
         beating.cancel()
         await surface.cleanup()
-        await api.close()
+        await api.close()  # type: ignore[no-untyped-call]
     return 0
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import signal
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
@@ -12,6 +16,9 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def _sibling(name: str) -> ModuleType:
@@ -47,3 +54,120 @@ def namespace(api: httpx.Client) -> str:
     answer = api.post("/api/v1/namespaces", json={"metadata": {"name": name}})
     assert answer.status_code == 201, answer.text
     return name
+
+
+RELEASE = "talktime"
+SUBJECT = f"system:serviceaccount:{RELEASE}:talktime-operator"
+
+
+def _chart_rbac() -> list[dict[str, Any]]:
+    """The operator's objects of the chart's own rbac.yaml, without Helm: only labels and names are templated there."""
+    text = (ROOT / "charts" / "talktime" / "templates" / "rbac.yaml").read_text()
+    text = text.replace("{{ .Release.Namespace }}", RELEASE)
+    text = re.sub(r"^.*\{\{-.*$\n?", "", text, flags=re.MULTILINE)
+    documents = [d for d in yaml.safe_load_all(text) if d]
+    return [d for d in documents if d["metadata"]["name"] == "talktime-operator"]
+
+
+@pytest.fixture(scope="session")
+def operator_token(apiserver: Any) -> str:
+    """Token of the operator's ServiceAccount under exactly the rights the chart gives it."""
+    with apiserver.client() as api:
+        api.post("/api/v1/namespaces", json={"metadata": {"name": RELEASE}})
+        accounts = f"/api/v1/namespaces/{RELEASE}/serviceaccounts"
+        api.post(accounts, json={"metadata": {"name": "talktime-operator"}}).raise_for_status()
+        root = "/apis/rbac.authorization.k8s.io/v1"
+        paths = {
+            "ClusterRole": f"{root}/clusterroles",
+            "ClusterRoleBinding": f"{root}/clusterrolebindings",
+            "Role": f"{root}/namespaces/{RELEASE}/roles",
+            "RoleBinding": f"{root}/namespaces/{RELEASE}/rolebindings",
+        }
+        documents = _chart_rbac()
+        assert {d["kind"] for d in documents} == set(paths)
+        for document in documents:
+            api.post(paths[document["kind"]], json=document).raise_for_status()
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+        answer = api.post(f"{accounts}/talktime-operator/token", json=body)
+        answer.raise_for_status()
+        return str(answer.json()["status"]["token"])
+
+
+@pytest.fixture
+def ledger() -> Iterator[Any]:
+    with _sibling("fake_ledger").FakeLedger().serve() as fake:
+        yield fake
+
+
+class OperatorProcess:
+    """The real `python -m talktime_operator`, killable at any moment."""
+
+    def __init__(self, kubeconfig: Path, ledger_url: str, folder: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = folder / "operator.log"
+        self._child: subprocess.Popen[bytes] | None = None
+        token = folder / "token"
+        token.write_text("operator")
+        keep = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        self._environment = keep | {
+            "KUBECONFIG": str(kubeconfig),
+            "TALKTIME_NAMESPACE": RELEASE,
+            "TALKTIME_LEDGER_URL": ledger_url,
+            "TALKTIME_TOKEN_PATH": str(token),
+            "TALKTIME_AGENT_IMAGE": "talktime/agent:test",
+            "TALKTIME_LISTEN_HOST": "127.0.0.1",
+            "TALKTIME_LISTEN_PORT": str(port),
+            "TALKTIME_LEASE_DURATION": "4",
+            "TALKTIME_LEASE_RENEW_DEADLINE": "3",
+            "TALKTIME_LEASE_RETRY": "1",
+            "TALKTIME_WORKER_POLL": "0.3",
+            "TALKTIME_WORKER_STALE": "3",
+            "TALKTIME_SCALE_DOWN_AFTER": "1",
+            "TALKTIME_AMOUNTS_INTERVAL": "3",
+            "TALKTIME_ACCESS_PROBE": "2",
+            "TALKTIME_LEDGER_GRACE": "4",
+        }
+
+    def start(self, **environment: str) -> None:
+        with self.log.open("ab") as out:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "talktime_operator"],
+                env=self._environment | environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self._child is not None
+        self._child.send_signal(number)
+        try:
+            return self._child.wait(20)
+        finally:
+            self._child = None
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+
+    def metrics(self) -> str:
+        return httpx.get(f"{self.url}/metrics", trust_env=False).text
+
+
+@pytest.fixture
+def operator(apiserver: Any, operator_token: str, ledger: Any, tmp_path: Path) -> Iterator[OperatorProcess]:
+    kubeconfig = apiserver.kubeconfig("operator", operator_token)
+    process = OperatorProcess(kubeconfig, ledger.url, tmp_path, _sibling("apiserver").free_port())
+    process.start()
+    try:
+        yield process
+    finally:
+        process.close()
+        print(process.log.read_text()[-20000:])  # pytest shows it when the test failed
+        with apiserver.client() as api:
+            # The next test's operator need not wait for this one's Lease; leftovers of one test do not reach the next.
+            api.delete(f"/apis/coordination.k8s.io/v1/namespaces/{RELEASE}/leases/talktime-operator")
+            for project in api.get("/apis/talktime.dev/v1alpha1/projects").json()["items"]:
+                api.delete(f"/apis/talktime.dev/v1alpha1/namespaces/{project['metadata']['namespace']}/projects/study")
+            api.delete(f"/apis/talktime.dev/v1alpha1/namespaces/{RELEASE}/sfupools")
+            api.delete("/apis/talktime.dev/v1alpha1/ratecards")

@@ -56,6 +56,10 @@ class Pools:
         self._views: dict[Key, PoolView] = {}
         self._aggregate = ""
 
+    def judged(self, key: Key) -> bool:
+        """False only for the moment between a start and the first look at an existing pool."""
+        return self._cluster.pool(key) is None or key in self._views
+
     def view(self, key: Key) -> tuple[PoolView | None, LiveKitAccess | None]:
         """What Projects need to know; (None, None) when there is no such pool."""
         resource = self._cluster.pool(key)

@@ -21,12 +21,13 @@ from talktime_operator.children.agent_deployment import AgentSettings
 from talktime_operator.children.agent_record import Record, build_agent_record
 from talktime_operator.children.livekit_secret import LiveKitAccess, build_livekit_secret
 from talktime_operator.cluster import Cluster
-from talktime_operator.conditions import Finding, PoolView, missing_secret
+from talktime_operator.conditions import Finding, missing_secret
 from talktime_operator.kube import Kube
 from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.metrics import scalings_total
 from talktime_operator.names import Key, Owner
 from talktime_operator.observed import Resource
+from talktime_operator.pools.reconcile import Pools
 from talktime_operator.projects.plan import Plan, Seen, plan, plan_invalid
 from talktime_operator.scaling import IDLE_COST
 from talktime_operator.settings import OperatorSettings
@@ -37,11 +38,12 @@ logger = logging.getLogger(__name__)
 INSTRUCTIONS_KEY = "instructions"
 INSTRUCTIONS_CACHE = 30.0
 RETRY_LEDGER = 5.0
+WAIT_FOR_POOL = 0.5
 RETRY_SECRET = 10.0
 
 
 class Projects:
-    """Reconciles Projects. `pool_of` gives (view, LiveKit access) of a pool, (None, None) when there is none."""
+    """Reconciles Projects."""
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class Projects:
         applier: Applier,
         ledger: LedgerSync,
         loads: WorkerLoads,
-        pool_of: Callable[[Key], tuple[PoolView | None, LiveKitAccess | None]],
+        pools: Pools,
         settings: OperatorSettings,
         seed: bytes,
         clock: Callable[[], float] = time.monotonic,
@@ -60,7 +62,7 @@ class Projects:
         self._applier = applier
         self._ledger = ledger
         self._loads = loads
-        self._pool_of = pool_of
+        self._pools = pools
         self._settings = settings
         self._seed = seed
         self._clock = clock
@@ -77,6 +79,8 @@ class Projects:
         resource = replace(resource, status=self._applier.status(resource.uid, resource.status))
         if resource.spec is None:
             return await self._write(resource, plan_invalid(resource, datetime.now(UTC)))
+        if not self._pools.judged(Key(self._settings.namespace, resource.spec.media.pool_ref.name)):
+            return WAIT_FOR_POOL
         seen, retry = await self._gather(resource, resource.spec)
         planned = plan(seen)
         await self._scale_marks(seen, planned)
@@ -87,7 +91,7 @@ class Projects:
 
     async def _gather(self, resource: Resource[ProjectSpec], spec: ProjectSpec) -> tuple[Seen, float]:
         key, release = resource.key, self._settings.namespace
-        view, livekit = self._pool_of(Key(release, spec.media.pool_ref.name))
+        view, livekit = self._pools.view(Key(release, spec.media.pool_ref.name))
         record, blocked, retry = await self._secrets(resource, livekit)
         instructions, problem = await self._instructions(key, spec)
         pods = self._cluster.pods_of_project(key)

@@ -347,11 +347,10 @@ class LedgerClient:
             pause = min(pause * 2, 2.0)
 
     def _auth(self) -> dict[str, str]:
-        if self._token is not None:
-            return {"Authorization": f"Bearer {self._token}"}
-        if self._token_path is not None:
-            return {"Authorization": f"Bearer {self._token_path.read_text().strip()}"}
-        return {}
+        token = self._token
+        if token is None and self._token_path is not None:
+            token = self._token_path.read_text().strip()
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     async def _stream(self, path: str) -> AsyncIterator[wire.PushEvent]:
         pause = 0.5

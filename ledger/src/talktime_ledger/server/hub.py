@@ -47,7 +47,7 @@ class Hub:
         self._dirty.add((namespace, name))
 
     async def events(self, address: Address) -> AsyncIterator[str]:
-        """Server-sent events as text; a ping when quiet; ends when the reader fell behind or the hub lost its database."""
+        """Server-sent events as text, pings when quiet; ends when the reader fell behind or the database was lost."""
         queue: asyncio.Queue[str | None] = asyncio.Queue(QUEUE)
         self._queues.setdefault(address, set()).add(queue)
         try:

@@ -1,0 +1,215 @@
+"""The laws under races, crashes and edits, on real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from decimal import Decimal
+
+import pytest
+from talktime_ledger import wire
+from talktime_ledger.client import LedgerClient, Refused, SessionClosed
+from talktime_ledger.core.limits import LimitState
+
+from .conftest import CONSOLE, GATEWAY, OPERATOR, Stand, agent_of, opening, project_push, usage
+
+
+async def interview(stand: Stand, project: str, number: int, overspent: list[str]) -> bool:
+    """One agent that answers whenever its gate allows, until the hard limit. False if it was refused."""
+    gateway, agent = stand.client(GATEWAY), stand.client(agent_of(project))
+    request = opening(project)
+    try:
+        await gateway.open_session(request)
+    except Refused:
+        return False
+    grant = (await agent.attach(request.session_id, wire.Attach(epoch=1, worker=f"w{number}"))).grant
+    n = 0
+    while grant.limit_state is not LimitState.HARD:
+        n += 1
+        pays = grant.reserved - grant.goodbye >= grant.w
+        usages = (usage(f"{number}/{n}", 250),) if pays else ()
+        grant = await agent.use(request.session_id, wire.Use(epoch=1, n=n, usages=usages, turns=n))
+        if grant.budget.project_available < 0:
+            overspent.append(f"session {number}: {grant.budget.project_available}")
+        if grant.state is wire.GrantState.FINAL and not pays:
+            break
+    await agent.close(request.session_id, wire.Close(epoch=1, n=n + 1, reason="hard_limit"))
+    return True
+
+
+async def test_fifty_sessions_on_a_nearly_spent_account_never_overshoot(stand: Stand) -> None:
+    await stand.client(OPERATOR).put_project("study", "race", project_push("0.8", "0.2"))
+    overspent: list[str] = []
+    watching = True
+
+    async def watch() -> None:
+        while watching:
+            account = await stand.account("race")
+            if account["posted"] + account["reserved"] > account["budget"]:
+                overspent.append(str(account))
+            await asyncio.sleep(0.02)
+
+    watcher = asyncio.create_task(watch())
+    admitted = await asyncio.gather(*(interview(stand, "race", number, overspent) for number in range(50)))
+    watching = False
+    await watcher
+    assert not overspent
+    assert 0 < sum(admitted) < 50
+    account = await stand.account("race")
+    assert (account["reserved"], account["open_sessions"]) == (0, 0)
+    await stand.assert_laws()
+    # What is left is less than what a new session must have.
+    floor = Decimal("0.1")
+    while account["budget"] - account["posted"] >= floor:
+        assert await interview(stand, "race", 100 + int(account["posted"] * 1000), overspent)
+        account = await stand.account("race")
+    with pytest.raises(Refused) as refusal:
+        await stand.client(GATEWAY).open_session(opening("race"))
+    assert refusal.value.problem is not None
+    assert refusal.value.problem.available is not None and refusal.value.problem.needed == floor
+    assert (await stand.client(OPERATOR).project("study", "race")).budget.state is wire.BudgetState.HARD
+
+
+async def start(stand: Stand) -> tuple[uuid.UUID, LedgerClient, wire.Grant]:
+    request, agent = opening(), stand.client(agent_of("limit"))
+    await stand.client(GATEWAY).open_session(request)
+    attachment = await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))
+    return request.session_id, agent, attachment.grant
+
+
+async def until_closed(stand: Stand, session_id: uuid.UUID) -> wire.Session:
+    console = stand.client(CONSOLE)
+    async with asyncio.timeout(10):
+        while (session := await console.session(session_id)).state != "closed":
+            await asyncio.sleep(0.05)
+    return session
+
+
+async def test_a_crashed_agent_is_swept_at_used_plus_w_and_a_late_report_replaces_that(stand: Stand) -> None:
+    session_id, agent, grant = await start(stand)
+    await agent.use(session_id, wire.Use(epoch=1, n=1, usages=(usage("a"),)))
+    await stand.backdate(session_id, 350)
+    await asyncio.sleep(0.5)
+    assert (await stand.client(CONSOLE).session(session_id)).state == "open", "validity + 60 s is not over"
+    await stand.backdate(session_id, 20)
+    session = await until_closed(stand, session_id)
+    assert session.close_reason == "swept"
+    assert session.posted == Decimal("0.004") + grant.w
+    assert session.costs is not None and session.costs[0].unmetered_usd == grant.w
+    account = await stand.account()
+    assert (account["reserved"], account["open_sessions"]) == (0, 0)
+    await stand.assert_laws()
+
+    with pytest.raises(SessionClosed):
+        await agent.use(session_id, wire.Use(epoch=1, n=2, usages=(usage("b"),)))
+    assert (await stand.client(CONSOLE).session(session_id)).posted == Decimal("0.008")
+    late = await agent.close(session_id, wire.Close(epoch=1, n=3, reason="woke up", usages=(usage("b"), usage("c"))))
+    assert late.posted == Decimal("0.012")
+    assert late.costs[0].unmetered_usd == 0
+    await stand.assert_laws()
+
+
+async def test_a_session_without_an_agent_costs_nothing(stand: Stand) -> None:
+    request = opening()
+    await stand.client(GATEWAY).open_session(request)
+    await stand.backdate(request.session_id, 400)
+    session = await until_closed(stand, request.session_id)
+    assert (session.close_reason, session.posted, session.reserved) == ("no_agent", 0, 0)
+    other = opening()
+    await stand.client(GATEWAY).open_session(other)
+    closed = await stand.client(GATEWAY).close(other.session_id, wire.Close(epoch=1, reason="no_show"))
+    assert closed.posted == 0 and closed.costs[0].total_cost_usd == 0
+    await stand.assert_laws()
+
+
+async def test_the_gateway_closing_a_vanished_agent_assumes_its_open_response(stand: Stand) -> None:
+    session_id, _, grant = await start(stand)
+    closed = await stand.client(GATEWAY).close(session_id, wire.Close(epoch=1, reason="agent_vanished"))
+    assert closed.posted == grant.w == closed.costs[0].unmetered_usd
+    await stand.assert_laws()
+
+
+async def test_a_budget_edit_is_live_audited_and_never_blocks_what_is_held(stand: Stand) -> None:
+    operator = stand.client(OPERATOR)
+    session_id, agent, grant = await start(stand)
+    lowered = await operator.put_project("study", "limit", project_push("0.01", "0.01", generation=2))
+    assert lowered.budget.available < 0
+    assert lowered.budget.state is wire.BudgetState.HARD
+    grant = await agent.use(session_id, wire.Use(epoch=1, n=1, usages=(usage("a"),)))
+    assert grant.state is wire.GrantState.FINAL, "no new grants, but what is held stays"
+    assert grant.reserved > 0
+    with pytest.raises(Refused):
+        await stand.client(GATEWAY).open_session(opening())
+    raised = await operator.put_project("study", "limit", project_push("20", "1", generation=3))
+    assert raised.budget.state is wire.BudgetState.OK
+    grant = await agent.use(session_id, wire.Use(epoch=1, n=2, usages=(usage("b"),)))
+    assert grant.state is wire.GrantState.OK
+    assert grant.session_limit == 1
+    rows = await stand.sql("SELECT who, what, old_value, new_value FROM budget_audit WHERE what = 'amount' ORDER BY id")
+    assert [(row["old_value"], row["new_value"]) for row in rows] == [(None, "10"), ("10", "0.01"), ("0.01", "20")]
+    assert rows[0]["who"] == OPERATOR
+    await stand.assert_laws()
+
+
+async def test_a_recreated_project_resumes_its_account_unless_the_generation_is_raised(stand: Stand) -> None:
+    operator, gateway = stand.client(OPERATOR), stand.client(GATEWAY)
+    session_id, agent, _ = await start(stand)
+    await operator.delete_project("study", "limit")
+    from talktime_ledger.client import NotFound
+
+    with pytest.raises(NotFound):
+        await gateway.open_session(opening())
+    closed = await agent.close(session_id, wire.Close(epoch=1, n=1, reason="done", usages=(usage("a"),)))
+    assert closed.posted == Decimal("0.004"), "a live session finishes"
+    again = await operator.put_project("study", "limit", project_push())
+    assert again.budget.posted == Decimal("0.004")
+    fresh = await operator.put_project("study", "limit", project_push(budget={"accountGeneration": 2}))
+    assert fresh.budget.posted == 0
+    await gateway.open_session(opening())
+    await stand.assert_laws()
+
+
+async def test_a_month_turns_under_a_running_session(stand: Stand) -> None:
+    operator = stand.client(OPERATOR)
+    await operator.put_project("study", "monthly", project_push("1", "0.5", budget={"period": "Monthly"}))
+    request, agent = opening("monthly"), stand.client(agent_of("monthly"))
+    await stand.client(GATEWAY).open_session(request)
+    grant = (await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))).grant
+    # Make what is open belong to last month.
+    await stand.sql("UPDATE accounts SET period = '2026-01' WHERE period <> 'total'")
+    use = wire.Use(epoch=1, n=1, usages=(usage("a"),))
+    grant = await agent.use(request.session_id, use)
+    rows = await stand.sql("SELECT period, posted, reserved, open_sessions FROM accounts ORDER BY id")
+    old, new = [dict(row) for row in rows if row["period"] != "total"]
+    assert (old["period"], old["posted"], old["reserved"], old["open_sessions"]) == ("2026-01", Decimal("0.004"), 0, 0)
+    assert (new["posted"], new["reserved"], new["open_sessions"]) == (0, grant.reserved, 1)
+    assert grant.posted == Decimal("0.004"), "the session's own cap spans both months"
+    await agent.use(request.session_id, wire.Use(epoch=1, n=2, usages=(usage("b"),)))
+    await agent.close(request.session_id, wire.Close(epoch=1, n=3, reason="done"))
+    status = await operator.project("study", "monthly")
+    assert (status.budget.posted, status.budget.reserved) == (Decimal("0.004"), 0)
+    await stand.assert_laws()
+
+
+async def test_project_soft_wraps_up_live_sessions_once_and_is_pushed(stand: Stand) -> None:
+    push = project_push("1", "0.5", budget={"softPercent": 10, "onProjectSoft": "WrapUpLive"})
+    await stand.client(OPERATOR).put_project("study", "soft", push)
+    sessions = []
+    for _ in range(2):
+        request, agent = opening("soft"), stand.client(agent_of("soft"))
+        await stand.client(GATEWAY).open_session(request)
+        await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))
+        sessions.append((request.session_id, agent))
+    stream = aiter(sessions[0][1].push("study", "soft"))
+    assert (await anext(stream)).event == "resync"
+    spent = usage("a", 1000)
+    for n in range(1, 7):
+        await sessions[0][1].use(sessions[0][0], wire.Use(epoch=1, n=n, usages=(usage(f"a{n}", 1000),)))
+    assert spent.meters
+    async with asyncio.timeout(5):
+        assert (await anext(stream)).event == "limits"
+    grants = [await sessions[1][1].use(sessions[1][0], wire.Use(epoch=1, n=n)) for n in (1, 2)]
+    assert [grant.wrap_up for grant in grants] == [True, False]
+    assert grants[0].reason == "ProjectSoft"
+    assert (await stand.client(OPERATOR).project("study", "soft")).budget.state is wire.BudgetState.SOFT
+    await stand.assert_laws()

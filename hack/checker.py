@@ -173,18 +173,19 @@ def compare_sessions(
 def check_meters(findings: Findings, truth: list[Row], counted: dict[str, str]) -> None:
     """Every meter of every session above 0. Without usage rows a provider session stands for a session.
 
-    A provider session that only rendered something out of band holds no conversation and is left out.
+    A provider session of one response that nobody spoke to only rendered a clip: it holds no conversation, is left out.
     """
     sums: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(int)))
-    talked = set()
+    answers: dict[str, int] = defaultdict(int)
     owner = {record["provider_session"]: counted[key_of(record)] for record in truth if key_of(record) in counted}
     for record in truth:
         session = str(owner.get(record["provider_session"], record["provider_session"]))
-        if record["kind"] == "response" and record.get("conversation") != "none":
-            talked.add(session)
+        spoken_to = record["kind"] == "transcription" or record["meters"].get("audio_in", 0) > 0
+        answers[session] += 2 if spoken_to else record.get("conversation") != "none"
         for meter, count in record["meters"].items():
             sums[session][record["kind"]][meter] += count
-    for session in sorted(talked):
+    talked = sorted(session for session, count in answers.items() if count > 1)
+    for session in talked:
         for kind, meters in (("response", RESPONSE_METERS), ("transcription", TRANSCRIPTION_METERS)):
             values = {meter: sums[session][kind][meter] for meter in meters}
             text = " ".join(f"{meter}={value}" for meter, value in values.items())

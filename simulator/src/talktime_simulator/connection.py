@@ -17,13 +17,13 @@ from aiohttp import WSMsgType, web
 from .conversation import Conversation, input_prompt, item_of, spoken_user_item
 from .faults import FaultPlan
 from .generation import Generation, Order, Pace
-from .interviewer import given_sentence, is_closing, is_wrap_up, reply, response_instructions, transcript_of
+from .interviewer import given_sentence, is_closing, is_wrap_up, reply, response_instructions
 from .journal import Journal, timestamp
 from .line import Line, NewId
 from .prompt import ContextOverflowError, Prompt
 from .settings import InvalidRequestError, SessionSettings, cap_of, tools_text
 from .speech import Voice
-from .tokens import TranscriptionUsage
+from .transcription import Transcription
 from .utterance import Utterance
 from .vad import EnergyVad, SpeechStarted, SpeechStopped, TurnDetection
 
@@ -171,35 +171,8 @@ class Connection:
         await self._line.send("conversation.item.added", previous_item_id=before, item=item.body)
         await self._line.send("conversation.item.done", previous_item_id=before, item=item.body)
         if self._settings.transcription is not None:
-            self._start(self._transcribe(item_id, milliseconds, self._settings.transcription))
-
-    async def _transcribe(self, item_id: str, milliseconds: int, options: dict[str, Any]) -> None:
-        model, text = str(options["model"]), transcript_of(item_id, milliseconds)
-        usage = TranscriptionUsage.of(model, milliseconds, str(options.get("prompt") or ""), text)
-        at, delivered = timestamp(self._world.now()), False
-        try:
-            await asyncio.sleep(self._world.transcription_seconds)
-            item = self._conversation.get(item_id)
-            if item is not None:
-                item.body["content"][0]["transcript"] = text
-            delivered = await self._line.send(
-                "conversation.item.input_audio_transcription.completed",
-                item_id=item_id, content_index=0, transcript=text, usage=usage.wire(),
-            )  # fmt: skip
-        finally:
-            self._world.truth.append(
-                {
-                    "provider_session": self.session_id,
-                    "item_id": item_id,
-                    "model": model,
-                    "kind": "transcription",
-                    "conversation": "auto",
-                    "meters": usage.meters(),
-                    "status": "completed",
-                    "delivered": delivered,
-                    "at": at,
-                }
-            )
+            job = Transcription(self.session_id, item, milliseconds, self._settings.transcription, self._world.now())
+            self._start(job.run(self._line, self._world.truth, self._world.transcription_seconds))
 
     async def _on_clear(self, event: Event) -> None:
         self._vad.forget()

@@ -39,7 +39,7 @@ TRANSCRIPT = (
 
 _QUOTED = re.compile('["“„«]([^"“”„«»]{3,}?)["”“»]')
 _WRAP_UP = re.compile(r"time limit|wrap(ping)?[ -]?up|summari[sz]e and conclude|conclude in the next", re.IGNORECASE)
-_CLOSING = re.compile(r"closing|covered everything|good ?bye", re.IGNORECASE)
+_CLOSING = re.compile(r"closing|covered everything|good ?bye|say exactly", re.IGNORECASE)
 
 
 def response_instructions(session: str, response: str | None) -> str:

@@ -178,3 +178,9 @@ def test_it_imports_nothing_of_what_it_checks() -> None:
     source = (ROOT / "hack" / "checker.py").read_text()
     assert "import talktime" not in source
     assert "from talktime" not in source
+
+
+def test_a_clip_that_was_rendered_on_its_own_connection_is_no_session(files: Path) -> None:
+    clip = response(9, provider_session="sess_clip", meters={**METERS, "audio_in": 0, "audio_cached_in": 0})
+    (files / "truth.jsonl").write_text("".join(json.dumps(record) + "\n" for record in [*TRUTH, clip]))
+    assert run(files, "--prometheus", str(TOTAL + Decimal("0.00209484"))) == 0

@@ -177,14 +177,11 @@ class Person:
         return found
 
     def result(self, entry: Entry) -> dict[str, Any]:
-        """Everything that was seen, heard and done, for the session's JSON file."""
+        """What was done and heard, for the session's JSON file; `received` is all that a participant can see."""
         lasted = (self.left_at or 0) - (self.joined_at or 0)
         return {
             "session": entry.room,
             "participant": self.number,
-            "server_url": entry.server_url,
-            "token": entry.token,
-            "claims": entry.claims,
             "waited_for_token": round(entry.waited, 3),
             "joined_at": self.joined_at,
             "left_at": self.left_at,
@@ -197,8 +194,13 @@ class Person:
             "first_audio_seconds": self.first_audio,
             "disconnect_reason": self.disconnect_reason,
             "recording": {"file": f"{entry.room}.wav", "started_at": self.joined_at, "rate": RATE},
-            "timeline": self.received.events,
-            "data": self.received.data,
-            "texts": self.received.texts,
+            "received": {
+                "server_url": entry.server_url,
+                "token": entry.token,
+                "claims": entry.claims,
+                "timeline": self.received.events,
+                "data": self.received.data,
+                "texts": self.received.texts,
+            },
             "problems": self.problems(),
         }

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -69,7 +69,9 @@ def usd_by_meter(**prices: str) -> dict[Meter, Decimal]:
 
 TALK = RateSnapshot(
     "mini", "openai", MODEL, SINCE,
-    usd_by_meter(text_in="0.6", text_cached_in="0.06", audio_in="10", audio_cached_in="0.3", text_out="2.4", audio_out="20"),
+    usd_by_meter(
+        text_in="0.6", text_cached_in="0.06", audio_in="10", audio_cached_in="0.3", text_out="2.4", audio_out="20"
+    ),
 )  # fmt: skip
 LISTEN = RateSnapshot(
     "transcribe", "openai", TRANSCRIBER, SINCE, usd_by_meter(audio_in="3", text_in="1.25", text_out="5")
@@ -364,11 +366,9 @@ class Stage:
         listed = await self.livekit.room.list_rooms(api.ListRoomsRequest())
         return {room.name for room in listed.rooms}
 
-    async def closed(self, session_id: str, most_seconds: float = 25) -> Book:
+    async def closed(self, session_id: str, most_seconds: float = 40) -> Book:
         book = self.ledger.books[session_id]
-        async with asyncio.timeout(most_seconds):
-            while book.closed is None:
-                await asyncio.sleep(0.1)
+        await until(lambda: book.closed is not None, most_seconds)
         return book
 
     async def billed(self, session_id: str) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
@@ -392,6 +392,13 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+async def until(happened: Callable[[], bool], most_seconds: float) -> None:
+    """TimeoutError when it has not happened by then."""
+    async with asyncio.timeout(most_seconds):
+        while not happened():
+            await asyncio.sleep(0.1)  # noqa: ASYNC110 - it happens in another process
 
 
 async def _until(url: str, most_seconds: float, process: asyncio.subprocess.Process) -> None:
@@ -420,7 +427,7 @@ async def _ended(process: asyncio.subprocess.Process, most_seconds: float) -> No
 async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     tmp_path = tmp_path_factory.mktemp("stage")
     binary = shutil.which("livekit-server") or str(ROOT / ".state/bin/livekit-server")
-    assert Path(binary).exists(), "livekit-server is not built: run `make tools`"
+    assert Path(binary).exists(), "livekit-server is not built: run `make tools`"  # noqa: ASYNC240
     signal_port, udp_port, sim_port, worker_port, metrics_port = (free_port() for _ in range(5))
     livekit_url = f"http://127.0.0.1:{signal_port}"
     config = {
@@ -468,17 +475,15 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         "LIVEKIT_API_KEY": KEY,
         "LIVEKIT_API_SECRET": SECRET,
     }
-    await _until(livekit_url, 15, sfu)
-    await _until(f"http://127.0.0.1:{sim_port}/healthz", 15, provider)
+    await _until(livekit_url, 60, sfu)
+    await _until(f"http://127.0.0.1:{sim_port}/healthz", 60, provider)
     worker = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "talktime_agent", "start", env=environment, stdout=logs["worker"], stderr=logs["worker"]
     )
     try:
-        await _until(f"http://127.0.0.1:{worker_port}/worker", 40, worker)
+        await _until(f"http://127.0.0.1:{worker_port}/worker", 180, worker)
         log = tmp_path / "worker.log"
-        async with asyncio.timeout(20):
-            while "registered worker" not in log.read_text():
-                await asyncio.sleep(0.1)
+        await until(lambda: "registered worker" in log.read_text(), 60)
         async with api.LiveKitAPI(livekit_url, KEY, SECRET) as livekit:
             yield Stage(
                 ledger, livekit_url, f"http://127.0.0.1:{sim_port}", f"http://127.0.0.1:{worker_port}",

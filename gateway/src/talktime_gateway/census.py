@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
+from functools import partial
 
 from talktime_ledger.client import Conflict, Fenced, LedgerClient, LedgerError, NotFound, SessionClosed
 from talktime_ledger.resources.project import agent_name
@@ -117,15 +118,15 @@ class Census:
                 await self._report(sfu, session, present, now.timestamp())
             await self._act(sfu, session, decide(seen, self._join_timeout), now.timestamp())
 
-        await self._all(one(session) for session in sessions)
+        await self._all(partial(one, session) for session in sessions)
         left = rooms - {session.session_id for session in sessions}
-        await self._all(self._sweep(sfu, room) for room in left if is_session_id(room))
+        await self._all(partial(self._sweep, sfu, room) for room in left if is_session_id(room))
         return there
 
-    async def _all(self, calls: Iterable[Awaitable[None]]) -> None:
-        async def bounded(call: Awaitable[None]) -> None:
+    async def _all(self, calls: Iterable[Callable[[], Awaitable[None]]]) -> None:
+        async def bounded(call: Callable[[], Awaitable[None]]) -> None:
             async with self._at_once:
-                await call
+                await call()
 
         results = await asyncio.gather(*(bounded(call) for call in calls), return_exceptions=True)
         for result in results:

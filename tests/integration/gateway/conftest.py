@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,10 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
+import jwt
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import FastAPI
+from jwt.algorithms import RSAAlgorithm
 from talktime_gateway.app import create_app
 from talktime_gateway.settings import Settings
 from talktime_ledger.client import LedgerClient
@@ -38,6 +44,15 @@ def free_port() -> int:
     with closing(socket.socket()) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    """Whether somebody answers 200 there."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -106,14 +121,12 @@ def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
             process = subprocess.Popen(command, stdout=log, stderr=log)
         node = Node(process, port, metrics)
         nodes.append(node)
-        for _ in range(100):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1):
-                    return node
-            except OSError:
-                assert process.poll() is None, (path.parent / "log").read_text()
-                time.sleep(0.1)
-        raise AssertionError("livekit-server did not start")
+        deadline = time.monotonic() + 60
+        while not _answers(f"http://127.0.0.1:{port}/"):
+            alive = process.poll() is None and time.monotonic() < deadline
+            assert alive, (path.parent / "log").read_text()[-3000:]
+            time.sleep(0.1)
+        return node
 
     yield start
     for node in nodes:
@@ -297,7 +310,8 @@ def gateway(ledger: FakeLedger, keys_dir: Path) -> Gateway:
             "sfu_timeout_sec": 3,
             **settings,
         }
-        app: FastAPI = create_app(Settings(**values), ledger.client())
+        client = values.pop("client", None) or ledger.client()
+        app: FastAPI = create_app(Settings(**values), client)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),
@@ -363,18 +377,64 @@ def seen_again() -> Callable[[FakeLedger], Awaitable[None]]:
     return wait
 
 
-@pytest.fixture(scope="session")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis of our own on loopback; its address."""
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL)
+@dataclass
+class RealLedger:
+    """A ledger server on its own PostgreSQL, and clients for the roles that talk to it."""
+
+    url: str
+    signing_key: Any
+    tokens: Path
+
+    def token_file(self, process: str) -> Path:
+        """A ServiceAccount token of one of our processes, as the kubelet would mount it."""
+        subject = process if process.startswith("system:") else f"system:serviceaccount:talktime:talktime-{process}"
+        now = int(time.time())
+        claims = {"iss": "test", "aud": ["talktime-ledger"], "sub": subject, "iat": now, "exp": now + 3600}
+        path = self.tokens / subject.replace(":", "_")
+        path.write_text(jwt.encode(claims, self.signing_key, algorithm="RS256", headers={"kid": "k"}))
+        return path
+
+    def client(self, process: str) -> LedgerClient:
+        return LedgerClient(self.url, token_path=self.token_file(process), patience_sec=2)
+
+
+async def own_database(dsn: str, name: str) -> str:
+    """An empty database of that name; its URL."""
+    connection = await asyncpg.connect(dsn)
     try:
-        for _ in range(100):
-            with closing(socket.socket()) as sock:
-                if sock.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
+        await connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        await connection.execute(f"CREATE DATABASE {name}")
+    finally:
+        await connection.close()
+    return dsn.rsplit("/", 1)[0] + "/" + name
+
+
+@pytest.fixture(scope="session")
+def real_ledger(postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLedger]:
+    """The ledger's own server process, migrated, verifying tokens against our key."""
+    home = tmp_path_factory.mktemp("ledger")
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    jwk = {**json.loads(RSAAlgorithm.to_jwk(key.public_key())), "kid": "k", "alg": "RS256", "use": "sig"}
+    (home / "jwks.json").write_text(json.dumps({"keys": [jwk]}))
+    port = free_port()
+    env = {
+        **os.environ,
+        "TALKTIME_DATABASE_URL": asyncio.run(own_database(postgres_dsn, "gateway")),
+        "TALKTIME_JWKS_FILE": str(home / "jwks.json"),
+        "TALKTIME_JWT_ISSUER": "test",
+        "TALKTIME_HOST": "127.0.0.1",
+        "TALKTIME_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "talktime_ledger"]
+    subprocess.run([*command, "migrate"], env=env, check=True, stdout=subprocess.DEVNULL)
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen([*command, "serve"], env=env, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 90
+        while not _answers(f"http://127.0.0.1:{port}/readyz"):
+            alive = process.poll() is None and time.monotonic() < deadline
+            assert alive, (home / "log").read_text()[-3000:]
+            time.sleep(0.1)
+        yield RealLedger(f"http://127.0.0.1:{port}", key, home)
     finally:
         stop(process)

@@ -222,9 +222,9 @@ async def test_missing_data_decides_nothing(gateway: Any, ledger: Any, as_: Any,
 
 
 async def test_rooms_spread_over_nodes_and_a_dead_node_is_passed_over(
-    gateway: Any, ledger: Any, as_: Any, start_node: Any, redis: str
+    gateway: Any, ledger: Any, as_: Any, start_node: Any, redis_server: str
 ) -> None:
-    first, second = start_node(redis), start_node(redis)
+    first, second = start_node(redis_server), start_node(redis_server)
     ledger.pools[0] |= {
         "publicURL": first.url,
         "internalURL": first.url,

@@ -131,13 +131,11 @@ def check(
         if not record["delivered"]:
             findings.lines.append(f"undelivered: {record['kind']} {key_of(record)} of {priced[key_of(record)]} USD")
     counted = {row["key"]: str(row["session_id"]) for row in usages or [] if not truthy(row.get("unmetered"))}
-    expected_of = [record for record in truth if record["delivered"] and (usages is None or key_of(record) in counted)]
-    if usages is not None:
-        known = {key_of(record) for record in truth}
-        for record in truth:
-            if record["delivered"] and key_of(record) not in counted:
-                findings.wrong.append(f"billed, not counted: {record['kind']} {key_of(record)}")
-        findings.wrong += [f"counted, never billed: {key}" for key in sorted(set(counted) - known)]
+    if usages is None:
+        expected_of = [record for record in truth if record["delivered"]]
+    else:
+        expected_of = [record for record in truth if key_of(record) in counted]
+        check_keys(findings, truth, priced, counted, costs or [])
     check_meters(findings, truth, counted)
     expected = sum((priced[key_of(record)] for record in expected_of), Decimal(0))
     findings.lines.append(f"{'USD':<42} {'expected':>16} {'found':>16} {'difference':>13}")
@@ -155,6 +153,34 @@ def check(
     if posted is not None:
         findings.compare("kubectl get project, status.budget.posted", expected + unmetered, posted)
     return findings
+
+
+def owners(truth: list[Row], counted: dict[str, str]) -> dict[str, str]:
+    """provider session -> session, from the usages that were counted."""
+    return {record["provider_session"]: counted[key_of(record)] for record in truth if key_of(record) in counted}
+
+
+def check_keys(
+    findings: Findings, truth: list[Row], priced: dict[str, Decimal], counted: dict[str, str], costs: list[Row]
+) -> None:
+    """Everything billed is counted, or covered by what its session posted at a bound; nothing else is counted."""
+    bound: dict[str, Decimal] = defaultdict(Decimal)
+    for row in costs:
+        bound[str(row["session_id"])] += decimal(row.get("unmetered_usd"))
+    owner = owners(truth, counted)
+    for record in truth:
+        key = key_of(record)
+        if key in counted:
+            continue
+        session = owner.get(record["provider_session"], "")
+        if priced[key] <= bound[session]:
+            bound[session] -= priced[key]
+            findings.lines.append(f"not metered, within the bound that was posted: {record['kind']} {key}")
+        elif record["delivered"]:
+            findings.wrong.append(f"billed, not counted: {record['kind']} {key}")
+        else:
+            findings.lines.append(f"undelivered and without a bound posted: {record['kind']} {key}")
+    findings.wrong += [f"counted, never billed: {key}" for key in sorted(set(counted) - {key_of(r) for r in truth})]
 
 
 def compare_sessions(
@@ -177,7 +203,7 @@ def check_meters(findings: Findings, truth: list[Row], counted: dict[str, str]) 
     """
     sums: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(int)))
     answers: dict[str, int] = defaultdict(int)
-    owner = {record["provider_session"]: counted[key_of(record)] for record in truth if key_of(record) in counted}
+    owner = owners(truth, counted)
     for record in truth:
         session = str(owner.get(record["provider_session"], record["provider_session"]))
         spoken_to = record["kind"] == "transcription" or record["meters"].get("audio_in", 0) > 0

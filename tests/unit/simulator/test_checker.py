@@ -184,3 +184,14 @@ def test_a_clip_that_was_rendered_on_its_own_connection_is_no_session(files: Pat
     clip = response(9, provider_session="sess_clip", meters={**METERS, "audio_in": 0, "audio_cached_in": 0})
     (files / "truth.jsonl").write_text("".join(json.dumps(record) + "\n" for record in [*TRUTH, clip]))
     assert run(files, "--prometheus", str(TOTAL + Decimal("0.00209484"))) == 0
+
+
+def test_what_a_killed_agent_lost_must_be_within_the_bound_that_was_posted(files: Path) -> None:
+    keys = ["sess_1/resp_1", "item_1/0"]
+    (files / "usages.json").write_text(json.dumps([{"session_id": "s1", "key": key} for key in keys]))
+    known = RESPONSE_USD + SCRIBE_USD
+    for bound, code in ((RESPONSE_USD * 2, 0), (RESPONSE_USD / 2, 1)):
+        row = {"session_id": "s1", "ai_cost_usd": str(known + bound), "unmetered_usd": str(bound)}
+        (files / "costs.json").write_text(json.dumps([row]))
+        usages, costs = str(files / "usages.json"), str(files / "costs.json")
+        assert run(files, "--costs", costs, "--usages", usages, "--prometheus", str(known + bound)) == code

@@ -22,7 +22,7 @@ class No(Enum):
 
 @dataclass(frozen=True)
 class Choice:
-    """A node id, or empty: LiveKit shall choose, because the operator has not told any nodes yet."""
+    """A node id, or empty: LiveKit shall choose, because the operator does not know the nodes or their ids yet."""
 
     node_id: str
 
@@ -34,9 +34,12 @@ def choose(nodes: Sequence[PoolNode], placed: Mapping[str, int], failed: Set[str
     """
     if not nodes:
         return Choice("")
-    taking = [node for node in nodes if node.state in TAKING and node.nodeID]
+    taking = [node for node in nodes if node.state in TAKING]
     if not taking:
         return No.NONE
+    taking = [node for node in taking if node.nodeID]
+    if not taking:
+        return Choice("")
     free = [node for node in taking if node.rooms + placed.get(node.nodeID, 0) < capacity]
     if not free:
         return No.FULL

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -40,10 +41,12 @@ LIVEKIT = Path(__file__).parents[3] / ".state" / "bin" / "livekit-server"
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port nobody listens on, below those the kernel gives to outgoing connections: none of them can take it."""
+    while True:
+        port = random.randrange(15_000, 30_000)
+        with closing(socket.socket()) as sock:
+            if sock.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 def _answers(url: str) -> bool:
@@ -97,11 +100,18 @@ def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     nodes: list[Node] = []
 
     def start(redis: str | None = None) -> Node:
+        for _ in range(3):  # somebody else's tests may have taken a port meanwhile
+            node = attempt(redis)
+            if node is not None:
+                return node
+        raise AssertionError("livekit-server did not start")
+
+    def attempt(redis: str | None) -> Node | None:
         port, tcp, udp, metrics = (free_port() for _ in range(4))
         config: dict[str, Any] = {
             "port": port,
             "bind_addresses": ["127.0.0.1"],
-            "prometheus_port": metrics,
+            "prometheus": {"port": metrics},
             "keys": {API_KEY: API_SECRET},
             "logging": {"level": "warn"},
             "rtc": {
@@ -123,8 +133,9 @@ def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
         nodes.append(node)
         deadline = time.monotonic() + 60
         while not _answers(f"http://127.0.0.1:{port}/"):
-            alive = process.poll() is None and time.monotonic() < deadline
-            assert alive, (path.parent / "log").read_text()[-3000:]
+            if process.poll() is not None:
+                return None
+            assert time.monotonic() < deadline, (path.parent / "log").read_text()[-3000:]
             time.sleep(0.1)
         return node
 

@@ -123,8 +123,14 @@ class LedgerClient:
         self._patience_sec = patience_sec
         self._timeout_sec = timeout_sec
         limits = httpx.Limits(max_connections=32, max_keepalive_connections=8)
+        # Reading the CA bundle takes tens of milliseconds and is of no use in plain HTTP.
+        verify = base_url.startswith("https:")
         self._http = httpx.AsyncClient(
-            base_url=base_url.rstrip("/") + "/v1", timeout=timeout_sec, transport=transport, limits=limits
+            base_url=base_url.rstrip("/") + "/v1",
+            timeout=timeout_sec,
+            transport=transport,
+            limits=limits,
+            verify=verify,
         )
 
     async def __aenter__(self) -> LedgerClient:

@@ -8,15 +8,16 @@ from decimal import Decimal
 
 import pytest
 from talktime_ledger import wire
-from talktime_ledger.client import LedgerClient, Refused, SessionClosed
+from talktime_ledger.client import LedgerClient, NotFound, Refused, SessionClosed
 from talktime_ledger.core.limits import LimitState
 
 from .conftest import CONSOLE, GATEWAY, OPERATOR, Stand, agent_of, opening, project_push, usage
 
 
-async def interview(stand: Stand, project: str, number: int, overspent: list[str]) -> bool:
+async def interview(
+    gateway: LedgerClient, agent: LedgerClient, project: str, number: int, overspent: list[str]
+) -> bool:
     """One agent that answers whenever its gate allows, until the hard limit. False if it was refused."""
-    gateway, agent = stand.client(GATEWAY), stand.client(agent_of(project))
     request = opening(project)
     try:
         await gateway.open_session(request)
@@ -47,10 +48,12 @@ async def test_fifty_sessions_on_a_nearly_spent_account_never_overshoot(stand: S
             account = await stand.account("race")
             if account["posted"] + account["reserved"] > account["budget"]:
                 overspent.append(str(account))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
     watcher = asyncio.create_task(watch())
-    admitted = await asyncio.gather(*(interview(stand, "race", number, overspent) for number in range(50)))
+    patient = {"timeout_sec": 60, "patience_sec": 60}
+    gateway, agent = stand.client(GATEWAY, **patient), stand.client(agent_of("race"), **patient)
+    admitted = await asyncio.gather(*(interview(gateway, agent, "race", number, overspent) for number in range(50)))
     watching = False
     await watcher
     assert not overspent
@@ -61,7 +64,7 @@ async def test_fifty_sessions_on_a_nearly_spent_account_never_overshoot(stand: S
     # What is left is less than what a new session must have.
     floor = Decimal("0.1")
     while account["budget"] - account["posted"] >= floor:
-        assert await interview(stand, "race", 100 + int(account["posted"] * 1000), overspent)
+        assert await interview(gateway, agent, "race", 100 + int(account["posted"] * 1000), overspent)
         account = await stand.account("race")
     with pytest.raises(Refused) as refusal:
         await stand.client(GATEWAY).open_session(opening("race"))
@@ -79,10 +82,12 @@ async def start(stand: Stand) -> tuple[uuid.UUID, LedgerClient, wire.Grant]:
 
 async def until_closed(stand: Stand, session_id: uuid.UUID) -> wire.Session:
     console = stand.client(CONSOLE)
-    async with asyncio.timeout(10):
-        while (session := await console.session(session_id)).state != "closed":
-            await asyncio.sleep(0.05)
-    return session
+    for _ in range(200):
+        session = await console.session(session_id)
+        if session.state == "closed":
+            return session
+        await asyncio.sleep(0.05)
+    raise AssertionError("not swept")
 
 
 async def test_a_crashed_agent_is_swept_at_used_plus_w_and_a_late_report_replaces_that(stand: Stand) -> None:
@@ -155,8 +160,6 @@ async def test_a_recreated_project_resumes_its_account_unless_the_generation_is_
     operator, gateway = stand.client(OPERATOR), stand.client(GATEWAY)
     session_id, agent, _ = await start(stand)
     await operator.delete_project("study", "limit")
-    from talktime_ledger.client import NotFound
-
     with pytest.raises(NotFound):
         await gateway.open_session(opening())
     closed = await agent.close(session_id, wire.Close(epoch=1, n=1, reason="done", usages=(usage("a"),)))
@@ -202,10 +205,8 @@ async def test_project_soft_wraps_up_live_sessions_once_and_is_pushed(stand: Sta
         sessions.append((request.session_id, agent))
     stream = aiter(sessions[0][1].push("study", "soft"))
     assert (await anext(stream)).event == "resync"
-    spent = usage("a", 1000)
     for n in range(1, 7):
         await sessions[0][1].use(sessions[0][0], wire.Use(epoch=1, n=n, usages=(usage(f"a{n}", 1000),)))
-    assert spent.meters
     async with asyncio.timeout(5):
         assert (await anext(stream)).event == "limits"
     grants = [await sessions[1][1].use(sessions[1][0], wire.Use(epoch=1, n=n)) for n in (1, 2)]

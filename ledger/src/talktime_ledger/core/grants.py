@@ -67,7 +67,7 @@ def plan_grant(
     target = usd(need.least + min(need.spare, part))
     if target <= held:
         # Nothing is taken back while the agent may already be counting on it; what is held is used up.
-        return GrantPlan(ZERO, final=False, sufficient=True)
+        return GrantPlan(ZERO, final=room <= 0, sufficient=True)
     if room >= target - held:
         return GrantPlan(usd(target - held), final=False, sufficient=True)
     if held + room >= need.least:

@@ -84,8 +84,8 @@ class Account:
         return not self.grant.final and renew_soon(self.holdings(now), worst_case)
 
     def exhausted(self, worst_case: Decimal, now: float) -> bool:
-        """Nothing more will come and the next response does not fit: the hard limit."""
-        return self.grant.final and not self.holds and self.holdings(now).free < worst_case
+        """Nothing more will come and the next response does not fit."""
+        return self.grant.final and self.holdings(now).free < worst_case
 
     def granted(self, grant: Granted, sent_at: float, settled: Iterable[str]) -> Account:
         """The ledger answered a request sent at ``sent_at`` that carried the usages ``settled``."""

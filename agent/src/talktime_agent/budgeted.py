@@ -160,6 +160,8 @@ class Budgeted:
 
     async def settle(self, reason: str) -> None:
         """Waits for the usage of what is open, then closes in the ledger; what never came is unmetered."""
+        if not self._meter.connected:
+            self.till.nothing_was_asked()
         await self.usage_in()
         for task in list(self._tasks):
             task.cancel()

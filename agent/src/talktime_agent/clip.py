@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import hashlib
 import logging
 import math
@@ -112,7 +113,9 @@ async def render(model: GatedModel, prompt: str, quiet: Callable[[float], Awaita
         return None
     finally:
         await quiet(10.0)
-        await session.aclose()
+        # A session that the provider has refused says so once more when it is closed.
+        with contextlib.suppress(Exception):
+            await session.aclose()
         await model.aclose()
     return bytes(audio)
 

@@ -236,9 +236,12 @@ class Interview:
         # The provider's socket outlives the room: it still brings the usage of what was open.
         await self._budget.usage_in()
         self._cross_check()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(10):
                 await self._session.aclose()
+        except Exception:
+            # Whatever the framework or the plugin has to say now, the money is settled next.
+            logger.warning("the session did not close well", exc_info=True)
 
     def _speaks_goodbye(self, reason: str) -> bool:
         if reason == "ledger_outage" and self._config.onLedgerOutage is OnLedgerOutage.TERMINATE:

@@ -56,6 +56,11 @@ class ProviderMeter:
         self._known_tokens = 0
 
     @property
+    def connected(self) -> bool:
+        """Whether the provider has ever taken us in."""
+        return bool(self._session)
+
+    @property
     def open_responses(self) -> frozenset[str]:
         """Keys of responses that the provider has started and not finished."""
         return frozenset(self._open)

@@ -24,7 +24,7 @@ def closing_of(left: Leftover) -> Close:
         epoch=left.epoch,
         n=left.n + 1,
         usages=left.usages,
-        reason="agent_left" if left.closed else "agent_died",
+        reason=left.reason or "agent_died",
         turns=left.turns,
         duration_sec=max(0.0, left.last_at - left.opened_at),
         unmetered=left.unmetered(),

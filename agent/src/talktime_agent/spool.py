@@ -22,7 +22,10 @@ SUFFIX = ".jsonl"
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a dead session still owes the ledger. Times in seconds since the epoch."""
+    """What a dead session still owes the ledger. Times in seconds since the epoch.
+
+    ``reason``: why it ended, when it ended in order and only the ledger was away; None when the process died.
+    """
 
     session: str
     epoch: int
@@ -33,7 +36,7 @@ class Leftover:
     usages: tuple[Usage, ...] = ()
     holds: Mapping[str, Decimal] = field(default_factory=dict)
     events: tuple[SessionEvent, ...] = ()
-    closed: bool = False
+    reason: str | None = None
 
     def unmetered(self) -> tuple[Unmetered, ...]:
         """Responses that were open when the process died, at their bound."""
@@ -48,7 +51,7 @@ def recover(lines: Iterable[str]) -> Leftover | None:
     usages: dict[str, Usage] = {}
     holds: dict[str, Decimal] = {}
     events: list[SessionEvent] = []
-    closed = False
+    reason: str | None = None
     for line in lines:
         try:
             row = json.loads(line)
@@ -76,7 +79,7 @@ def recover(lines: Iterable[str]) -> Leftover | None:
             case "event":
                 events.append(SessionEvent.model_validate(row["event"]))
             case "closed":
-                closed = True
+                reason = str(row["reason"])
     if header is None:
         return None
     return Leftover(
@@ -89,7 +92,7 @@ def recover(lines: Iterable[str]) -> Leftover | None:
         usages=tuple(usages.values()),
         holds=holds,
         events=tuple(events),
-        closed=closed,
+        reason=reason,
     )
 
 

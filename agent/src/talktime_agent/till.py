@@ -87,6 +87,7 @@ class Till:
         self._audio_in = 0
         self._audio_out = 0
         self._lost: set[str] = set()
+        self._asked: set[str] = set()
 
     # what may start
 
@@ -104,7 +105,13 @@ class Till:
 
     def request(self, request: str, bound: Decimal | None = None) -> None:
         """A response.create goes out under this event id; its bound is held from here on (default W now)."""
+        self._asked.add(request)
         self._hold(request, self.worst_case() if bound is None else bound)
+
+    def nothing_was_asked(self) -> None:
+        """The provider never took us in, so no request has reached it: their holds are free again."""
+        for request in self._asked:
+            self._release(request)
 
     @property
     def short(self) -> bool:
@@ -113,8 +120,8 @@ class Till:
 
     @property
     def exhausted(self) -> bool:
-        """The hard limit: nothing more will come and the next response does not fit."""
-        return self.account.exhausted(self.wanted(), self._clock.monotonic())
+        """The hard limit: nothing more will come and the next response does not fit, whatever the open ones cost."""
+        return self.quiet and self.account.exhausted(self.wanted(), self._clock.monotonic())
 
     @property
     def expired(self) -> bool:

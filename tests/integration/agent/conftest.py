@@ -397,8 +397,8 @@ def free_port() -> int:
 async def until(happened: Callable[[], bool], most_seconds: float) -> None:
     """TimeoutError when it has not happened by then."""
     async with asyncio.timeout(most_seconds):
-        while not happened():
-            await asyncio.sleep(0.1)  # noqa: ASYNC110 - it happens in another process
+        while not happened():  # noqa: ASYNC110 - it happens in another process
+            await asyncio.sleep(0.1)
 
 
 async def _until(url: str, most_seconds: float, process: asyncio.subprocess.Process) -> None:
@@ -461,7 +461,6 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         "TALKTIME_TOKEN_FILE": str(token),
         "TALKTIME_AGENT_NAME": "tt-research-study",
         "TALKTIME_SESSIONS_PER_REPLICA": "3",
-        "TALKTIME_IDLE_PROCESSES": "1",
         "TALKTIME_PROVIDER_NAMES": "primary,mistyped,unpaid",
         "TALKTIME_PROVIDER_KEY_0": "sim-key",
         "TALKTIME_PROVIDER_KEY_1": "sim-bad-key",

@@ -55,6 +55,12 @@ async def test_an_interview_is_billed_to_the_token(stage: Any) -> None:
     assert book.closed.turns >= 2
     assert session not in await stage.rooms()
     assert [report.ok for report in stage.ledger.reports] == [True]
+    log = await stage.simulated("log")
+    talking = next(row["provider_session"] for row in log if row["event"] == "input_audio_buffer.committed")
+    told = [row for row in log if row["event"] == "session.update" and row["provider_session"] == talking]
+    assert {row["max_output_tokens"] for row in told} == {book.config.caps.outputTokens}
+    assert all(row["truncation"]["token_limits"] == {"post_instructions": 1000} for row in told)
+    assert all(row["turn_detection"]["create_response"] is False for row in told)
     assert not list(stage.spool.glob("*.jsonl"))
 
 
@@ -146,8 +152,8 @@ async def test_a_fenced_agent_leaves_the_room_to_its_successor(stage: Any) -> No
     stage.ledger.books[session].epoch = 2
     await stage.ledger.push("fence", session_id=session, epoch=2)
     async with asyncio.timeout(30):
-        while list(stage.spool.glob(f"{session}.*")):
-            await asyncio.sleep(0.1)  # noqa: ASYNC110 - another process removes it
+        while list(stage.spool.glob(f"{session}.*")):  # noqa: ASYNC110 - another process removes it
+            await asyncio.sleep(0.1)
 
     assert session in await stage.rooms()
     await stage.livekit.room.delete_room(api.DeleteRoomRequest(room=session))

@@ -153,6 +153,22 @@ def test_what_cannot_be_metered_is_closed_at_its_bound_and_not_waited_for(till: 
     assert (left.key, left.usd) == ("sess/r1", till.account.in_flight)
 
 
+def test_a_provider_that_never_took_us_in_billed_nothing(till: Till) -> None:
+    till.request("create_1")
+    till.nothing_was_asked()
+    assert final_close(till, "provider_error").unmetered == ()
+
+
+def test_the_hard_limit_waits_for_what_is_open_but_not_for_what_is_lost(till: Till, time: Time) -> None:
+    last = Grant.model_validate(grant(n=1, reserved="0.01", state="final"))
+    till.answered(till.next_use(), last, time.now)
+    assert till.exhausted
+    till.request("create_1")
+    assert not till.exhausted
+    till.apply([Opened("sess/r1", "create_1"), Unmeterable("sess/r1", "the connection was lost")])
+    assert till.exhausted
+
+
 def test_the_worst_case_grows_with_the_conversation_up_to_the_cap(till: Till) -> None:
     bounds = till.bounds
     assert bounds.response(0, 0) < bounds.response(500, 0) < bounds.response(500, 10)

@@ -110,6 +110,7 @@ def test_a_dead_session_owes_what_was_not_answered_and_the_bound_of_what_was_ope
     assert [item.key for item in left.usages] == ["item/0"]
     assert left.holds == {"sess/r1": Decimal("0.02")}
     assert left.events == ()
+    assert left.reason is None
     orphan.done()
     assert list(tmp_path.iterdir()) == []
 

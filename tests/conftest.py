@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,13 @@ def _one_at_a_time(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def real_sessions() -> Iterator[None]:
     """Holds the machine-wide lock of real sessions for one test."""
+    with locked_real_sessions():
+        yield
+
+
+@contextlib.contextmanager
+def locked_real_sessions() -> Iterator[None]:
+    """The machine-wide lock of real sessions, waited for."""
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -21,7 +21,7 @@ Answer = TypeVar("Answer")
 
 
 class LedgerSync:
-    """`changed(key)` is called whenever a Project's status may be new; `reconnected()` after the ledger came (back)."""
+    """`changed(key)` is called whenever a Project's status may be new; `reconnected()` after it came or went."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class LedgerSync:
         self._started = clock()
         self._last_ok: float | None = None
         self._pushed: dict[tuple[str, Key], str] = {}
+        self._told: bool | None = None
         self.problem = ""
         self.statuses: dict[Key, ProjectStatus] = {}
         self.spend: tuple[SpendRow, ...] | None = None
@@ -109,19 +110,21 @@ class LedgerSync:
 
     async def refresh(self) -> None:
         """All statuses at once: the safety net below the stream, and the sign of life."""
-        was = self.reachable
         try:
             fresh = {Key(s.namespace, s.name): s for s in await self._answered(self._client.projects())}
         except LedgerError:
-            if was is not self.reachable:
-                self._reconnected()
+            self._tell_reachable()
             return
         before, self.statuses = self.statuses, fresh
-        if was is not True:
-            self._reconnected()
+        self._tell_reachable()
         for key, status in fresh.items():
             if _content(before.get(key)) != _content(status):
                 self._changed(key)
+
+    def _tell_reachable(self) -> None:
+        if self.reachable is not self._told:
+            self._told = self.reachable
+            self._reconnected()
 
     async def refresh_spend(self) -> None:
         """Spend by Project, provider and model, for the metrics."""

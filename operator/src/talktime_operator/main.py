@@ -40,7 +40,6 @@ from talktime_operator.workqueue import WorkQueue
 logger = logging.getLogger("talktime_operator")
 
 SEED_SECRET = "talktime-operator-seed"  # noqa: S105 - a name
-LEDGER_REFRESH = 10.0
 SPEND_REFRESH = 15.0
 
 
@@ -83,7 +82,7 @@ class Operator:
         background = [
             self._queue.run(),
             self.ledger.follow(),
-            _every(LEDGER_REFRESH, self.ledger.refresh),
+            _every(self.settings.ledger_grace / 3, self.ledger.refresh),
             _every(SPEND_REFRESH, self.ledger.refresh_spend),
             _every(self.settings.worker_poll, self._poll_workers),
             _every(self.settings.worker_poll, self._poll_sfus),

@@ -163,12 +163,13 @@ class Budgeted:
         if not self._meter.connected:
             self.till.nothing_was_asked()
         await self.usage_in()
+        unmetered = len(self.till.account.holds)
+        # Before the loops end: the way to the pod's metrics is one of them.
+        self.telemetry.count("unmetered", amount=unmetered)
+        self.telemetry.count("sessions_ended", reason)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        unmetered = len(self.till.account.holds)
-        self.telemetry.count("unmetered", amount=unmetered)
-        self.telemetry.count("sessions_ended", reason)
         if await settle(self.ledger, self.session.session_id, self.till, reason):
             self._spool.finish()
         else:

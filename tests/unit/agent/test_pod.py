@@ -1,0 +1,136 @@
+"""The pod's parts around the jobs: the socket between main and jobs, the replay of spools, the acceptance of jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from talktime_agent.joins import JoinPace
+from talktime_agent.metrics import AgentMetrics
+from talktime_agent.push import PodLink, PushRelay, concerns
+from talktime_agent.recovery import Recovery
+from talktime_agent.spool import Spool
+from talktime_agent.worker import accepting, load
+from talktime_ledger.client import Fenced, SessionClosed, Unavailable
+from talktime_ledger.core.usage import UsageKind
+from talktime_ledger.wire import Close, PushEvent, Usage
+
+AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def pod() -> Iterator[Path]:
+    """A short path: a unix socket's may not be long."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+async def test_a_push_reaches_every_job_and_their_counts_come_back(pod: Path) -> None:
+    registry = CollectorRegistry()
+    said: asyncio.Queue[PushEvent] = asyncio.Queue()
+
+    async def subscribe() -> AsyncIterator[PushEvent]:
+        while True:
+            yield await said.get()
+
+    relay = asyncio.create_task(PushRelay(pod, AgentMetrics(registry)).run(subscribe))
+    await asyncio.sleep(0.05)
+    links = [PodLink(pod), PodLink(pod)]
+    heard = [asyncio.create_task(anext(link.events())) for link in links]
+    await asyncio.sleep(0.05)
+    links[0].count("sessions_ended", "budget")
+    links[1].count("a_name_of_another_version")
+    await said.put(PushEvent(event="limits", data={}))
+    async with asyncio.timeout(5):
+        assert [event.event for event in await asyncio.gather(*heard)] == ["limits", "limits"]
+        while registry.get_sample_value("talktime_agent_sessions_ended_total", {"reason": "budget"}) != 1:  # noqa: ASYNC110 - it comes through a socket
+            await asyncio.sleep(0.01)
+    relay.cancel()
+    await asyncio.gather(relay, return_exceptions=True)
+
+
+def test_an_event_without_a_session_concerns_all() -> None:
+    assert concerns(PushEvent(event="limits", data={}), "s1")
+    assert concerns(PushEvent(event="fence", data={"session_id": "s1", "epoch": 2}), "s1")
+    assert not concerns(PushEvent(event="fence", data={"session_id": "s2"}), "s1")
+
+
+class Ledger:
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+        self.closes: list[Close] = []
+
+    async def close(self, session_id: str, request: Close) -> None:
+        self.closes.append(request)
+        if self.error:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "kept", "deleted"),
+    [
+        (None, False, True),
+        (SessionClosed("x"), False, True),
+        (Fenced("x"), False, False),
+        (Unavailable("x"), True, False),
+    ],
+)
+async def test_a_dead_jobs_spool_is_replayed_until_the_ledger_has_it(
+    pod: Path, error: Exception | None, kept: bool, deleted: bool
+) -> None:
+    usage = Usage(key="k", kind=UsageKind.RESPONSE, provider="p", model="m", meters={"audio_in": 1}, occurred_at=AT)
+    spool = Spool(pod, "s1", 1, 100.0)
+    spool.write("usage", 130.0, usage=usage.model_dump(mode="json"))
+    spool.write("hold", 131.0, key="open", usd="0.02")
+    spool.abandon()
+    rooms: list[str] = []
+    replayed: list[bool] = []
+
+    async def delete_room(name: str) -> None:
+        rooms.append(name)
+
+    ledger: Any = Ledger(error)
+    await Recovery(ledger, pod, delete_room=delete_room, replayed=lambda: replayed.append(True)).once()
+    (told,) = ledger.closes
+    assert (told.reason, told.epoch, told.n, told.duration_sec) == ("agent_died", 1, 1, 31.0)
+    assert [item.key for item in told.usages] == ["k"]
+    assert [item.key for item in told.unmetered] == ["open"]
+    assert spool.path.exists() is kept
+    assert rooms == (["s1"] if deleted else [])
+    assert replayed == ([True] if error is None else [])
+
+
+async def test_jobs_are_accepted_at_the_pods_pace_and_declined_when_it_is_crowded() -> None:
+    waits: list[float] = []
+    answers: list[str] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    class Request:
+        async def accept(self) -> None:
+            answers.append("accept")
+
+        async def reject(self, *, terminate: bool) -> None:
+            answers.append(f"reject terminate={terminate}")
+
+    handler = accepting(JoinPace(3.0, lambda: 0.0), sleep)
+    for _ in range(3):
+        request: Any = Request()
+        await handler(request)
+    assert answers == ["accept", "accept", "reject terminate=False"]
+    assert waits == [3.0]
+
+
+def test_load_is_sessions_over_capacity() -> None:
+    class Server:
+        active_jobs = (1, 2, 3)
+
+    server: Any = Server()
+    assert load(4)(server) == 0.75

@@ -214,3 +214,27 @@ async def test_project_soft_wraps_up_live_sessions_once_and_is_pushed(stand: Sta
     assert grants[0].reason == "ProjectSoft"
     assert (await stand.client(OPERATOR).project("study", "soft")).budget.state is wire.BudgetState.SOFT
     await stand.assert_laws()
+
+
+async def test_the_outage_reserve_is_held_from_the_start(stand: Stand) -> None:
+    plain = await start(stand)
+    await stand.client(OPERATOR).put_project("study", "limit", project_push(budget={"outageReserve": "0.2"}))
+    reserved = (await start(stand))[2].reserved
+    assert reserved == plain[2].reserved + Decimal("0.2")
+    await stand.assert_laws()
+
+
+async def test_without_the_guard_the_race_does_overshoot(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test of the test: what the laws are checked with must notice a missing guard."""
+    from talktime_ledger.store import accounts
+
+    async def unguarded(connection: object, account_id: int, move: accounts.Move) -> accounts.Account:
+        await asyncio.sleep(0.05)
+        return await accounts.settle(connection, account_id, move)
+
+    monkeypatch.setattr(accounts, "grant", unguarded)
+    await stand.client(OPERATOR).put_project("study", "race", project_push("0.15", "0.15"))
+    gateway = stand.client(GATEWAY)
+    await asyncio.gather(*(gateway.open_session(opening("race")) for _ in range(12)), return_exceptions=True)
+    with pytest.raises(AssertionError):
+        await stand.assert_laws()

@@ -26,6 +26,7 @@ class Need:
     w: Decimal
     in_flight: Decimal = ZERO
     burn_per_minute: Decimal | None = None
+    outage_reserve: Decimal = ZERO
 
     @property
     def least(self) -> Decimal:
@@ -34,9 +35,9 @@ class Need:
 
     @property
     def spare(self) -> Decimal:
-        """One minute of burn, at least half of W so that renewals stay rare."""
+        """One minute of burn, at least half of W so that renewals stay rare; and what is to last through an outage."""
         burn = self.burn_per_minute if self.burn_per_minute is not None else ZERO
-        return usd(max(burn, self.w * OPENING_BURN_SHARE))
+        return usd(max(burn, self.w * OPENING_BURN_SHARE) + self.outage_reserve)
 
 
 @dataclass(frozen=True, slots=True)

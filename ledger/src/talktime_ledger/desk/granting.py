@@ -55,6 +55,11 @@ def soft_threshold(project: Project, account: Account) -> Decimal:
     return usd(account.budget * project.spec.budget.soft_percent / 100)
 
 
+def outage_reserve(project: Project) -> Decimal:
+    """USD to hold on top, so that it can be spent while the ledger cannot be reached."""
+    return Decimal(project.spec.budget.outage_reserve or 0)
+
+
 async def project_account(connection: Connection, project: Project, now: datetime) -> Account:
     """The Project's account of the present period and generation."""
     budget = project.spec.budget
@@ -86,7 +91,7 @@ async def renew(connection: Connection, project: Project, session: SessionState,
         rooms.append(participant.available - request.spent + session.reserved - held)
     w = session.hold * (min(request.want, session.w_usd) if request.want > 0 else session.w_usd)
     burn = _burn(session, request)
-    need = Need(session.fixed, w, request.in_flight, burn)
+    need = Need(session.fixed, w, request.in_flight, burn, outage_reserve(project))
     plan = plan_grant(need, held, rooms, shared, account.open_sessions + (1 if rolls else 0))
     delta = plan.delta
     reserved = held + delta

@@ -13,7 +13,7 @@ from talktime_ledger.core.money import ZERO, shown
 from talktime_ledger.core.rates import PriceUnknown, RateBook
 from talktime_ledger.core.worst_case import Legs, output_cap
 from talktime_ledger.desk.errors import DeskError, GrantRaceError
-from talktime_ledger.desk.granting import project_account, soft_threshold
+from talktime_ledger.desk.granting import outage_reserve, project_account, soft_threshold
 from talktime_ledger.desk.pricing import HOLD, VENDOR, feasible, legs_for
 from talktime_ledger.desk.transport import transport_reserve
 from talktime_ledger.resources.project import Provider
@@ -87,7 +87,7 @@ def _admit(project: Project, account: Account, participant: Account | None, term
     budget = project.spec.budget
     fixed = terms.verdict.goodbye + terms.transport_hold
     w = terms.verdict.w * HOLD[terms.provider.api]
-    need = Need(fixed, w)
+    need = Need(fixed, w, outage_reserve=outage_reserve(project))
     configured = Decimal(budget.session.admit_floor) if budget.session.admit_floor is not None else None
     floor = admit_floor(configured, w, fixed, Decimal(budget.session.limit))
     if account.available < floor:

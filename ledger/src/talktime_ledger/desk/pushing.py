@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -44,7 +45,8 @@ async def push_project(
         push.instructions,
         [key.model_dump(mode="json") for key in push.accessKeys],
     )
-    await projects.bump(connection, "directory")
+    if before is None or replace(before, generation=project.generation) != project:
+        await projects.bump(connection, "directory")
     budget = project.spec.budget
     account = await project_account(connection, project, now)
     if account.budget != Decimal(budget.amount):

@@ -93,7 +93,7 @@ def _jobs(ledger: Ledger) -> dict[str, Job]:
     return {
         "listen": ledger.hub.listen,
         "changes": lambda: ledger.hub.flush(pool),
-        "sweeper": lambda: sweeper.run(pool, settings, ledger.hub),
+        "sweeper": lambda: sweeper.run(pool, settings, ledger.hub, ledger.metrics.swept),
         "outbox": lambda: postbox.run(pool, settings),
         "keys": keys,
         "gauges": gauges,

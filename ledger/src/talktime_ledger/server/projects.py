@@ -52,6 +52,7 @@ async def delete_project(namespace: str, name: str, parts: Parts, caller: Who) -
     async with parts.transaction() as connection:
         await projects.mark_deleted(connection, namespace, name)
         await projects.bump(connection, "directory")
+    parts.hub.changed(namespace, name)
     return {}
 
 

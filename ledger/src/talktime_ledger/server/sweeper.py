@@ -6,6 +6,8 @@ import asyncio
 import logging
 from datetime import timedelta
 
+from prometheus_client import Counter
+
 from talktime_ledger.desk.closing import sweep
 from talktime_ledger.desk.errors import DeskError
 from talktime_ledger.server.hub import Hub, notify
@@ -59,14 +61,14 @@ async def sweep_once(pool: Pool, grace_sec: float, hub: Hub) -> int:
     return swept
 
 
-async def run(pool: Pool, settings: Settings, hub: Hub) -> None:
+async def run(pool: Pool, settings: Settings, hub: Hub, swept: Counter) -> None:
     """Task."""
     while True:
         try:
             gap = await beat(pool, settings.sweep_every_sec)
             if gap:
                 log.warning("validity extended by the ledger's downtime of %.0f s", gap.total_seconds())
-            await sweep_once(pool, settings.sweep_after_sec, hub)
+            swept.inc(await sweep_once(pool, settings.sweep_after_sec, hub))
         except Exception as error:
             log.warning("sweep failed: %s", error)
         await asyncio.sleep(settings.sweep_every_sec)

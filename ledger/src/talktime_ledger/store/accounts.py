@@ -58,6 +58,11 @@ async def ensure(
     connection: Connection, project_id: UUID, kind: str, subject: str, period: str, generation: int, budget: Decimal
 ) -> Account:
     """The account, created at the first need with the present budget."""
+    find = f"""SELECT {COLUMNS} FROM accounts
+               WHERE project_id = $1 AND kind = $2 AND subject = $3 AND period = $4 AND generation = $5"""
+    row = await connection.fetchrow(find, project_id, kind, subject, period, generation)
+    if row is not None:
+        return account_of(row)
     await connection.execute(
         """INSERT INTO accounts (project_id, kind, subject, period, generation, budget, ceiling)
            VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING""",
@@ -68,15 +73,7 @@ async def ensure(
         generation,
         budget,
     )
-    row = await connection.fetchrow(
-        f"""SELECT {COLUMNS} FROM accounts
-            WHERE project_id = $1 AND kind = $2 AND subject = $3 AND period = $4 AND generation = $5""",
-        project_id,
-        kind,
-        subject,
-        period,
-        generation,
-    )
+    row = await connection.fetchrow(find, project_id, kind, subject, period, generation)
     assert row is not None
     return account_of(row)
 

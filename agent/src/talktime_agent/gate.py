@@ -13,8 +13,8 @@ from talktime_ledger.core.worst_case import (
     Legs,
     closing_output_cap,
     goodbye_bound,
+    instruction_tokens_bound,
     response_bound,
-    text_tokens_bound,
     transcription_bound,
 )
 from talktime_ledger.wire import Attachment, RateSnapshotWire, SessionConfig
@@ -24,8 +24,12 @@ EXPECTED_TURN_SECONDS = 15.0
 
 
 def session_instructions(config: SessionConfig) -> str:
-    """What the provider is told once per session: the Project's instructions, and the language."""
-    return f"{config.instructions}\n\nSpeak in the language {config.language!r} unless the instructions say otherwise."
+    """What the provider is told once per session: the Project's instructions, and the language.
+
+    The few tokens of the language are within the allowance for framing that every text's bound has, so that the agent's
+    W is the ledger's to the last digit.
+    """
+    return f"{config.instructions}\n\nSpeak {config.language}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,12 @@ class Bounds:
         if not snapshots:
             raise LookupError("the ledger sent no rates")
         transcription = next((rate for rate in snapshots[1:] if rate.model == config.transcriptionModel), None)
-        # Per-response instructions (greeting, wrap-up) come on top of the session's.
-        spoken = (session_instructions(config), config.greeting or "", config.wrapUp)
         return cls(
             legs=Legs(snapshots[0], transcription),
             caps=Caps(config.caps.contextTokens, config.caps.responseSeconds),
-            instruction_tokens=sum(text_tokens_bound(text) for text in spoken),
+            instruction_tokens=instruction_tokens_bound(
+                config.instructions, (config.greeting or "", config.wrapUp, config.closing)
+            ),
             closing=config.closing,
         )
 

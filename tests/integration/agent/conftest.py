@@ -33,8 +33,8 @@ from talktime_ledger.core.worst_case import (
     Legs,
     capped_response_bound,
     goodbye_bound,
+    instruction_tokens_bound,
     output_cap,
-    text_tokens_bound,
 )
 from talktime_ledger.wire import (
     Attach,
@@ -142,7 +142,7 @@ class MemoryLedger:
 
     def bounds(self, book: Book) -> tuple[Decimal, Decimal]:
         config = book.config
-        words = sum(text_tokens_bound(text) for text in (config.instructions, config.greeting or "", config.wrapUp))
+        words = instruction_tokens_bound(config.instructions, (config.greeting or "", config.wrapUp, config.closing))
         cap = capped_response_bound(Legs(TALK, LISTEN), book.caps(), instruction_tokens=words)
         return cap, goodbye_bound(TALK, config.closing)
 
@@ -186,6 +186,9 @@ class MemoryLedger:
             book.usages[usage.key] = usage
             book.posted += cost
             book.reserved = max(money.ZERO, book.reserved - cost)
+
+    def cost_of(self, meters: dict[str, int]) -> Decimal:
+        return price({Meter(name): count for name, count in meters.items()}, TALK)
 
     def session(self, session_id: str) -> Session:
         book = self.books[session_id]

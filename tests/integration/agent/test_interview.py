@@ -177,3 +177,45 @@ def _speech_seconds(file: Any, since: float) -> float:
     frames = tail[: len(tail) // frame * frame].reshape(-1, frame)
     loud = np.sqrt((frames**2).mean(axis=1)) > 32768 * 10 ** (-40 / 20)
     return float(loud.sum() / 20)
+
+
+async def test_leaving_in_the_middle_of_an_answer_is_counted_to_its_end(stage: Any) -> None:
+    await stage.fault(fault="late_done", seconds=3, count=2)
+    session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
+    await stage.dispatch(session)
+    await person(stage, max_seconds=3).take_part(stage.entry(session))
+    book = await stage.closed(session)
+
+    counted, true = await stage.billed(session)
+    assert counted == true
+    assert book.closed.unmetered == ()
+
+
+async def test_a_dropped_provider_connection_leaves_its_answer_at_the_bound(stage: Any) -> None:
+    await stage.fault(fault="drop_socket", seconds=0.5, count=1)
+    session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
+    await stage.dispatch(session)
+    await person(stage, turns=1, first_audio_seconds=20, max_seconds=30).take_part(stage.entry(session))
+    book = await stage.closed(session)
+
+    (lost,) = [row for row in await stage.simulated("truth") if not row["delivered"]]
+    key = f"{lost['provider_session']}/{lost['response_id']}"
+    (assumed,) = [item for item in book.closed.unmetered if item.key == key]
+    assert assumed.usd >= stage.ledger.cost_of(lost["meters"])
+
+
+async def test_a_drained_worker_ends_when_its_session_has(stage: Any) -> None:
+    session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
+    await stage.dispatch(session)
+    taking_part = asyncio.create_task(person(stage, turns=2).take_part(stage.entry(session)))
+    await started(stage, session)
+    for _ in range(2):
+        stage.worker.terminate()
+        await asyncio.sleep(0.5)
+    await taking_part
+    book = await stage.closed(session)
+    async with asyncio.timeout(30):
+        assert await stage.worker.wait() == 0
+
+    assert (book.closed.reason, book.closed.unmetered) == ("participant_left", ())
+    assert book.closed.turns >= 2

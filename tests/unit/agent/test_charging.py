@@ -20,6 +20,7 @@ from talktime_ledger.client import Fenced, SessionClosed, Unavailable
 from talktime_ledger.core.gate import Decision
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.usage import Usage, UsageKind
+from talktime_ledger.core.worst_case import capped_response_bound
 from talktime_ledger.wire import Attachment, Close, Grant, Use
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -174,6 +175,8 @@ def test_the_worst_case_grows_with_the_conversation_up_to_the_cap(till: Till) ->
     assert bounds.response(0, 0) < bounds.response(500, 0) < bounds.response(500, 10)
     assert bounds.response(1000, 0) == bounds.response(9000, 60)
     assert bounds.wanted(500, 0) == bounds.response(500, 15)
+    cap = capped_response_bound(bounds.legs, bounds.caps, instruction_tokens=bounds.instruction_tokens)
+    assert bounds.response(9000, 60) == cap
 
 
 async def test_usage_is_sent_once_and_settled_by_the_answer(till: Till, time: Time) -> None:

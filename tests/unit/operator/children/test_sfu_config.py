@@ -1,0 +1,27 @@
+"""Twin of children/sfu_config.py"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import yaml
+from talktime_ledger.resources.pool import SFUPoolSpec
+from talktime_operator.children.sfu_config import build_sfu_config, livekit_config
+from talktime_operator.names import Key, Owner
+
+
+def test_defaults(pool_key: Key, pool_owner: Owner, pool_spec: Callable[..., SFUPoolSpec]) -> None:
+    manifest = build_sfu_config(pool_key, pool_owner, pool_spec())
+    config = yaml.safe_load(manifest["data"]["livekit.yaml"])
+    assert config["port"] == 7880
+    assert config["prometheus"] == {"port": 6789}
+    assert config["rtc"] == {"udp_port": 7882, "tcp_port": 7881, "use_external_ip": False}
+    assert config["redis"] == {"address": "sfu-eu-redis.talktime.svc:6379"}
+    assert config["room"] == {"auto_create": False, "empty_timeout": 60, "departure_timeout": 60}
+    assert config["limit"]["num_tracks"] == 2400
+    assert "keys" not in config
+
+
+def test_an_own_redis_with_tls(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:
+    config = livekit_config(pool_key, pool_spec(redis={"address": "redis.acme:6380", "tls": True}))
+    assert config["redis"] == {"address": "redis.acme:6380", "tls": {"enabled": True}}

@@ -1,0 +1,186 @@
+"""A Project's plan, from what was seen to what should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+from talktime_ledger.resources.project import ProjectSpec
+from talktime_ledger.wire import ProjectStatus
+from talktime_operator.children.access_secret import derive_access_keys
+from talktime_operator.children.agent_deployment import AgentSettings
+from talktime_operator.children.agent_record import Record
+from talktime_operator.children.livekit_secret import LiveKitAccess
+from talktime_operator.conditions import Finding, PoolView
+from talktime_operator.names import Key
+from talktime_operator.observed import Child, Pod, Resource
+from talktime_operator.projects.plan import Seen, plan, plan_invalid
+
+
+@pytest.fixture
+def seen(
+    now: datetime, key: Key, project_spec: Callable[..., ProjectSpec], ledger_status: Callable[..., ProjectStatus]
+) -> Callable[..., Seen]:
+    def make(**changes: Any) -> Seen:
+        spec = changes.pop("spec", project_spec())
+        resource = Resource(key, "uid-1", 3, changes.pop("paused", False), spec, "", changes.pop("status", {}), False)
+        fields: dict[str, Any] = {
+            "resource": resource,
+            "spec": spec,
+            "now": now,
+            "release_namespace": "talktime",
+            "pool": PoolView("good", "SelfHosted"),
+            "pool_names": ("eu",),
+            "livekit": LiveKitAccess("ws://sfu-eu.talktime.svc:7880", "k", "s"),
+            "deployment": None,
+            "pods": (),
+            "loads": {},
+            "ledger": ledger_status(),
+            "ledger_reachable": True,
+            "ledger_problem": "",
+            "instructions": "Ask.",
+            "instructions_problem": "",
+            "record": Record(0, derive_access_keys(b"seed", "uid-1", 0).hashes(), ""),
+            "next_keys": derive_access_keys(b"seed", "uid-1", 1),
+            "blocked": None,
+            "fewer_for": 0.0,
+            "fewer_after": 30.0,
+            "agents": AgentSettings("talktime/agent:1", "IfNotPresent", "http://ledger", 15000),
+        }
+        return Seen(**(fields | changes))
+
+    return make
+
+
+def _deployment(key: Key, replicas: int) -> Child:
+    where = Key(key.namespace, "talktime-agent-study")
+    return Child("Deployment", where, "study", "", "uid-1", "", 1, replicas, replicas, {}, False)
+
+
+def kinds(made: Any) -> list[str]:
+    return [c["kind"] for c in made.children]
+
+
+def test_children_and_push(seen: Callable[..., Seen]) -> None:
+    made = plan(seen())
+    assert kinds(made) == ["ServiceAccount", "NetworkPolicy", "PodDisruptionBudget", "ConfigMap", "Deployment"]
+    assert made.push is not None
+    assert made.push.generation == 3
+    assert [k.id for k in made.push.accessKeys] == ["server-0", "observer-0", "server-1", "observer-1"]
+
+
+def test_without_a_pool_there_is_no_deployment_and_an_existing_one_is_left_alone(seen: Callable[..., Seen]) -> None:
+    made = plan(seen(pool=None, livekit=None))
+    assert "Deployment" not in kinds(made)
+    assert made.push is not None
+    reasons = {f.type: f.reason for f in made.findings}
+    assert reasons["MediaHealthy"] == reasons["Ready"] == "PoolNotFound"
+
+
+def test_without_instructions_nothing_is_pushed(seen: Callable[..., Seen]) -> None:
+    made = plan(seen(instructions=None, instructions_problem="spec.agent.configMapRef.name: no ConfigMap"))
+    assert made.push is None
+    assert made.findings[0] == Finding(
+        "Ready", "False", "InstructionsNotFound", "spec.agent.configMapRef.name: no ConfigMap"
+    )
+
+
+def test_a_block_is_the_reason_of_not_being_ready(seen: Callable[..., Seen]) -> None:
+    blocked = Finding("Ready", "False", "AccessSecretConflict", "delete it")
+    assert plan(seen(blocked=blocked)).findings[0] == blocked
+
+
+def test_the_status_shows_money_sessions_agents_media(
+    seen: Callable[..., Seen], pod: Callable[..., Pod], key: Key
+) -> None:
+    pods = (pod("a"), pod("b", ready=False), pod("old", terminating=True))
+    loads = {"uid-a": 1, "uid-old": 2}
+    made = plan(seen(pods=pods, loads=loads, deployment=_deployment(key, 2)))
+    assert made.status["budget"] == {
+        "amount": "5.00",
+        "posted": "1.234568",
+        "reserved": "0.50",
+        "available": "3.265432",
+        "forecast": "2.00",
+        "usedPercent": "24.7%",
+        "state": "OK",
+        "period": "Total",
+    }
+    assert made.status["sessions"] == {"open": 2, "attached": 1, "waiting": 1, "completed": 7}
+    assert made.status["agents"] == {"desired": 2, "ready": 1, "busy": 2, "draining": 1, "summary": "1/2"}
+    assert made.status["media"] == {"active": "SelfHosted", "pool": "eu"}
+    assert made.status["observedGeneration"] == 3
+
+
+def test_a_silent_ledger_keeps_the_amounts_that_were_known(seen: Callable[..., Seen], key: Key) -> None:
+    before = {"budget": {"posted": "1.00"}, "sessions": {"open": 3}}
+    made = plan(seen(ledger=None, ledger_reachable=False, status=before, deployment=_deployment(key, 4)))
+    assert made.status["budget"] == {"posted": "1.00"}
+    assert made.status["sessions"] == {"open": 3}
+    assert made.decision is not None
+    assert made.decision.replicas == 4
+
+
+def test_a_stale_answer_of_a_ledger_that_is_gone_does_not_scale(seen: Callable[..., Seen], key: Key) -> None:
+    made = plan(seen(ledger_reachable=False, deployment=_deployment(key, 4), fewer_for=1e9))
+    assert made.decision is not None
+    assert made.decision.replicas == 4
+
+
+def test_pods_without_a_started_container_hold_nothing(
+    seen: Callable[..., Seen], pod: Callable[..., Pod], key: Key
+) -> None:
+    waiting = (("CrashLoopBackOff", ""),)
+    pods = (pod("a"), pod("new", phase="Pending", ready=False), pod("crash", ready=False, waiting=waiting))
+    made = plan(seen(pods=pods, loads={"uid-a": 0}, deployment=_deployment(key, 3), fewer_for=60))
+    assert made.decision is not None
+    assert made.decision.replicas == 2
+    assert [k.name for k in made.give_up] == ["new"]
+    assert made.needs_fewer
+
+
+def test_a_pod_marked_once_is_not_marked_again(seen: Callable[..., Seen], pod: Callable[..., Pod], key: Key) -> None:
+    pods = (pod("a"), pod("b", deletion_cost="-100"))
+    loads = {"uid-a": 1, "uid-b": 0}
+    made = plan(seen(pods=pods, loads=loads, deployment=_deployment(key, 2), fewer_for=60, ledger=_idle(seen)))
+    assert made.decision is not None
+    assert made.decision.give_up == ("b",)
+    assert made.give_up == ()
+
+
+def _idle(seen: Callable[..., Seen]) -> ProjectStatus:
+    ledger = seen().ledger
+    assert ledger is not None
+    return ledger.model_copy(update={"sessions": ledger.sessions.model_copy(update={"waiting": 0})})
+
+
+def test_paused_is_pushed_and_said(seen: Callable[..., Seen]) -> None:
+    made = plan(seen(paused=True))
+    assert made.push is not None
+    assert made.push.paused
+    assert made.findings[0].reason == "Paused"
+
+
+def test_a_spec_that_does_not_parse_touches_nothing(key: Key, now: datetime) -> None:
+    body = {
+        "metadata": {"namespace": "team", "name": "study", "uid": "u", "generation": 2},
+        "spec": {"budget": {}},
+        "status": {"budget": {"posted": "1.00"}},
+    }
+    resource = Resource.parse(body, ProjectSpec)
+    assert resource.spec is None
+    made = plan_invalid(resource, now)
+    assert made.children == ()
+    assert made.push is None
+    assert made.status["budget"] == {"posted": "1.00"}
+    assert made.status["conditions"][0]["reason"] == "SpecInvalid"
+    assert "spec.budget" in made.status["conditions"][0]["message"]
+
+
+def test_the_plan_is_pure(seen: Callable[..., Seen]) -> None:
+    one, two = seen(), seen()
+    assert plan(one) == plan(two)
+    assert plan(replace(one)) == plan(one)

@@ -1,15 +1,15 @@
-"""The local cluster from the command line: `python3 -m hack.cluster up|down|status|kill|restart|load|forward|enter`."""
+"""The local cluster from the command line: `python3 -m hack.cluster up|down|status|kill|restart|forward|enter`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from pathlib import Path
+from functools import partial
 
 from hack.cluster import lifecycle, node
 from hack.cluster.layout import DEFAULT_NAME, Cluster, cluster_named, state_root
-from hack.images import builder, catalogue
+from hack.images import builder, loading
 
 
 def main(argv: list[str]) -> int:
@@ -19,8 +19,6 @@ def main(argv: list[str]) -> int:
     verbs.add_parser("down", help="remove processes, mounts, namespaces, cgroups and files")
     verbs.add_parser("status", help="what runs")
     verbs.add_parser("up", help="start, or mend, the cluster")
-    verb = verbs.add_parser("load", help="import image archives into every node")
-    verb.add_argument("archives", nargs="+", type=Path)
     for name, text in (("kill", "kill -9 a process"), ("restart", "start it again")):
         verb = verbs.add_parser(name, help=f"{text}: kube-apiserver, node-1.kubelet, node-2.init (the whole node) ...")
         verb.add_argument("process")
@@ -43,12 +41,9 @@ def act(cluster: Cluster, arguments: argparse.Namespace) -> int:
     match arguments.verb:
         case "up":
             shop = builder.Workshop(state_root(), cluster.binaries)
-            lifecycle.up(cluster, [builder.archive_of(shop, image) for image in catalogue.node_images()])
+            lifecycle.up(cluster, partial(loading.furnish, shop))
         case "down":
             lifecycle.down(cluster)
-        case "load":
-            for archive in arguments.archives:
-                lifecycle.load(cluster, archive)
         case "kill":
             lifecycle.kill(cluster, arguments.process)
         case "restart":

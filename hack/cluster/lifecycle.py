@@ -7,21 +7,22 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from hack.cluster import certificates, cgroups, control_plane, network, node, storage
-from hack.cluster.layout import API_PORT, Cluster
+from hack.cluster.layout import API_PORT, Cluster, Node
 from hack.cluster.processes import Record, alive, read, recorded, run, running, spawn, stop, wait_until
 
 FORWARDER = "forwarder"
 USUAL_API_PORT = 16443
 
 
-def up(cluster: Cluster, base_images: list[Path]) -> None:
+def up(cluster: Cluster, furnish: Callable[[Cluster, Node], None]) -> None:
     """Brings the cluster to where nodes are Ready and DNS answers; quick when it is already there.
 
-    `base_images` are archives that every node needs (pause, coredns). A cluster of which some process has died is
-    mended by starting that process again; a half-made one (no API certificate) is taken down first.
+    `furnish` gives a node, whose containerd runs, the images that it needs before any pod. A process that has died is
+    started again; a half-made cluster is taken down first.
     """
     began = time.monotonic()
     if not complete(cluster):
@@ -51,8 +52,7 @@ def up(cluster: Cluster, base_images: list[Path]) -> None:
         say(f"{one.name}: containerd, kubelet, kube-proxy")
         node.start_init(cluster, one)
         node.start(cluster, one, "containerd")
-        for archive in base_images:
-            load(cluster, archive, nodes=[one.name])
+        furnish(cluster, one)
         for component in ("kubelet", "kube-proxy"):
             node.start(cluster, one, component)
     kubectl(cluster, "apply", "--server-side", "-f", str(Path(__file__).with_name("coredns.yaml")))
@@ -92,16 +92,6 @@ def start_forward(cluster: Cluster, name: str, port: int, target: str) -> None:
     log = cluster.logs / f"{name}.log"
     spawn(cluster.processes, name, argv, log)
     wait_until(f"127.0.0.1:{port}", lambda: listens(port), seconds=10, log=log)
-
-
-def load(cluster: Cluster, archive: Path, nodes: list[str] | None = None) -> None:
-    """Imports an image archive into the nodes' containerd; each archive (by its file name) once per node."""
-    for one in cluster.nodes:
-        stamp = one.state / "images" / archive.name
-        if (nodes is None or one.name in nodes) and not stamp.exists():
-            node.import_image(cluster, one, archive)
-            stamp.parent.mkdir(exist_ok=True)
-            stamp.touch()
 
 
 def kill(cluster: Cluster, name: str) -> Record:

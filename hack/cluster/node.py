@@ -11,7 +11,7 @@ from typing import Any
 from hack.cluster import cgroups
 from hack.cluster.layout import CLUSTER_DOMAIN, IN_NODE_BINARIES, IN_NODE_STATE, POD_NETWORK, Cluster, Node
 from hack.cluster.network import NAMESPACES
-from hack.cluster.processes import Record, running, spawn, wait_until
+from hack.cluster.processes import Record, run, running, spawn, wait_until
 
 PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
 SOCKET = "/run/containerd/containerd.sock"
@@ -88,19 +88,15 @@ def start(cluster: Cluster, node: Node, component: str) -> Record:
     return record
 
 
-def image_names(cluster: Cluster, node: Node) -> set[str]:
-    """Full names of the images that the node's containerd holds."""
-    ctr = [*inside(cluster, node), "ctr", "--namespace=k8s.io", "images", "list", "--quiet"]
-    return set(subprocess.run(ctr, capture_output=True, check=True, text=True).stdout.split())
+def blobs(cluster: Cluster, node: Node) -> set[str]:
+    """Digests of everything that the node's containerd holds."""
+    ctr = [*inside(cluster, node), "ctr", "--namespace=k8s.io", "content", "list", "--quiet"]
+    return set(run(ctr).split())
 
 
-def import_image(cluster: Cluster, node: Node, archive: Path) -> None:
-    """Loads a docker or OCI archive; raises RuntimeError with ctr's words."""
-    ctr = [*inside(cluster, node), "ctr", "--namespace=k8s.io", "images", "import", "-"]
-    with archive.open("rb") as content:
-        done = subprocess.run(ctr, stdin=content, capture_output=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{node.name} refuses {archive.name}: {done.stderr.decode(errors='replace').strip()}")
+def importer(cluster: Cluster, node: Node) -> list[str]:
+    """The command that takes an image archive on its standard input."""
+    return [*inside(cluster, node), "ctr", "--namespace=k8s.io", "images", "import", "-"]
 
 
 def files(cluster: Cluster, node: Node) -> dict[str, str]:

@@ -73,9 +73,8 @@ def demonstrate(cluster: str, minutes: float | None) -> int:
     showing.heading("hack/checker.py (the simulator's tokens, priced anew)")
     print(words)
     print(f"\n{showing.where(kube)}\nRecordings: {folder}")
-    say(
-        f"{sum(one.summary['interviews'] for one in held)} interviews, {failed} with problems, {time.monotonic() - began:.0f} s"
-    )
+    interviews = sum(one.summary["interviews"] for one in held)
+    say(f"{interviews} interviews, {failed} with problems, {time.monotonic() - began:.0f} s")
     return 0 if adds_up and not failed else 1
 
 

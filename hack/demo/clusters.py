@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from hack.cluster import lifecycle
 from hack.cluster.layout import DEFAULT_NAME, binaries, cluster_named, state_root
 from hack.demo.kube import Kube, find
 from hack.demo.release import Images
-from hack.images import builder, catalogue
+from hack.images import builder, catalogue, loading
 from hack.images.__main__ import docker_answers, kind_load
 
-KIND_NODES = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes: [{role: control-plane}, {role: worker}, {role: worker}]\n"
+KIND_NODES = """kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+nodes: [{role: control-plane}, {role: worker}, {role: worker}]
+"""
 KIND_NAME = "talktime"
 
 
@@ -22,18 +26,18 @@ def obstacle(kind_of_cluster: str) -> str | None:
     if kind_of_cluster == "kind" and not docker_answers():
         return "CLUSTER=kind needs Docker, and no Docker daemon answers. Fix: start Docker, or use CLUSTER=local (root)"
     if kind_of_cluster == "current" and not os.environ.get("REGISTRY"):
-        return "CLUSTER=current needs images that its nodes can pull. Fix: make images REGISTRY=..., then REGISTRY=... make demo"
+        fix = "make images REGISTRY=..., then make demo CLUSTER=current REGISTRY=..."
+        return f"CLUSTER=current needs images that its nodes can pull. Fix: {fix}"
     return None
 
 
 def local(name: str = DEFAULT_NAME) -> tuple[Kube, Images]:
     """Our own cluster, running and holding all images."""
     cluster = cluster_named(name)
-    shop = builder.Workshop(state_root(), binaries())
-    lifecycle.up(cluster, [builder.archive_of(shop, image) for image in catalogue.node_images()])
-    for image in [*catalogue.product_images(), *catalogue.trial_images(), catalogue.livekit_image()]:
-        lifecycle.load(cluster, builder.archive_of(shop, image))
-    return Kube(find(binaries(), "kubectl"), cluster.kubeconfig), Images(catalogue.product_tag())
+    shop, tag = builder.Workshop(state_root(), binaries()), catalogue.product_tag()
+    lifecycle.up(cluster, partial(loading.furnish, shop))
+    loading.load(shop, cluster, catalogue.all_images(tag))
+    return Kube(find(binaries(), "kubectl"), cluster.kubeconfig), Images(tag)
 
 
 def by_kind() -> tuple[Kube, Images]:
@@ -46,8 +50,9 @@ def by_kind() -> tuple[Kube, Images]:
     if KIND_NAME not in known:
         create = [kind, "create", "cluster", "--name", KIND_NAME, "--config=-", "--kubeconfig", str(kubeconfig)]
         subprocess.run(create, input=KIND_NODES, text=True, check=True)
-    kind_load(KIND_NAME, builder.Workshop(state_root(), binaries()))
-    return Kube(find(binaries(), "kubectl"), kubeconfig), Images(catalogue.product_tag())
+    tag = catalogue.product_tag()
+    kind_load(KIND_NAME, builder.Workshop(state_root(), binaries()), tag)
+    return Kube(find(binaries(), "kubectl"), kubeconfig), Images(tag)
 
 
 def current() -> tuple[Kube, Images]:

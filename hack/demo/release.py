@@ -49,7 +49,8 @@ def wait_ready(kube: Kube, namespace: str, *projects: str, seconds: int = 300) -
     try:
         kube(*arguments, timeout=seconds + 30)
     except RuntimeError as error:
-        conditions = "{range .items[*]}{.metadata.name}{range .status.conditions[*]}\n  {.type}={.status} {.reason} {.message}{end}\n{end}"
+        each = "{range .status.conditions[*]}\n  {.type}={.status} {.reason} {.message}{end}"
+        conditions = "{range .items[*]}{.metadata.name}" + each + "\n{end}"
         shown = kube("--namespace", namespace, "get", "projects", f"--output=jsonpath={conditions}")
         raise RuntimeError(f"{error}\n{shown}\n{kube('get', 'pods', '-A', '-o=wide')}") from error
 

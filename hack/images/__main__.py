@@ -10,10 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hack.cluster import lifecycle
 from hack.cluster.layout import DEFAULT_NAME, REPOSITORY, binaries, cluster_named, state_root
 from hack.cluster.processes import run
-from hack.images import builder, catalogue
+from hack.images import builder, catalogue, loading
 
 
 def main(argv: list[str]) -> int:
@@ -28,20 +27,18 @@ def main(argv: list[str]) -> int:
     verbs.add_parser("list", help="print all references")
     arguments = parser.parse_args(argv)
     shop = builder.Workshop(state_root(), binaries())
-    images = [*catalogue.product_images(), *catalogue.trial_images(), catalogue.livekit_image()]
     try:
         match arguments.verb:
             case "tag":
                 print(catalogue.product_tag())
             case "list":
-                print("\n".join(image.reference for image in images))
+                print("\n".join(image.reference for image in catalogue.all_images(catalogue.product_tag())))
             case "build":
-                for image in images:
-                    builder.archive_of(shop, image)
+                for image in catalogue.all_images(catalogue.product_tag()):
+                    builder.make(shop, image)
             case "load":
                 cluster = cluster_named(arguments.name)
-                for image in images:
-                    lifecycle.load(cluster, builder.archive_of(shop, image))
+                loading.load(shop, cluster, catalogue.all_images(catalogue.product_tag()))
             case "push":
                 push(shop, arguments.registry.rstrip("/"))
     except (RuntimeError, ValueError, OSError) as error:
@@ -55,8 +52,8 @@ def push(shop: builder.Workshop, registry: str) -> None:
 
     The SFU, databases and metrics come from upstream on a real cluster.
     """
-    docker = docker_answers()
-    for image in catalogue.product_images():
+    docker, tag = docker_answers(), catalogue.product_tag()
+    for image in catalogue.product_images(tag):
         target = f"{registry}/{image.reference}"
         if docker:
             dockerfile = str(REPOSITORY / catalogue.DOCKERFILE)
@@ -64,10 +61,10 @@ def push(shop: builder.Workshop, registry: str) -> None:
             subprocess.run([*docker_build, str(REPOSITORY)], check=True)
             subprocess.run(["docker", "push", target], check=True)
         else:
-            builder.archive_of(shop, image)
+            builder.make(shop, image)
             subprocess.run([*shop.buildah, "push", image.full_name, f"docker://{target}"], check=True)
         builder.say(f"pushed {target}")
-    print(f"helm install: --set image.registry={registry} --set image.tag={catalogue.product_tag()}")
+    print(f"helm install: --set image.registry={registry} --set image.tag={tag}")
 
 
 def docker_answers() -> bool:
@@ -75,9 +72,9 @@ def docker_answers() -> bool:
     return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
 
 
-def kind_load(cluster: str, shop: builder.Workshop) -> None:
+def kind_load(cluster: str, shop: builder.Workshop, tag: str) -> None:
     """All images into a kind cluster: built by docker, the SFU's from its binary; nothing is pulled but base images."""
-    for image in [*catalogue.product_images(), *catalogue.trial_images()]:
+    for image in [*catalogue.product_images(tag), *catalogue.trial_images()]:
         dockerfile = str(REPOSITORY / catalogue.DOCKERFILE)
         build = ["docker", "build", "--quiet", "--target", image.target, "--file", dockerfile, "--tag", image.reference]
         subprocess.run([*build, str(REPOSITORY)], check=True)
@@ -87,7 +84,7 @@ def kind_load(cluster: str, shop: builder.Workshop) -> None:
         entry = builder.ENTRYPOINTS[sfu.binary]
         Path(folder, "Dockerfile").write_text(f"FROM scratch\nCOPY {sfu.binary} /{sfu.binary}\nENTRYPOINT {entry}\n")
         subprocess.run(["docker", "build", "--quiet", "--tag", sfu.reference, folder], check=True)
-    references = [image.reference for image in [*catalogue.product_images(), *catalogue.trial_images(), sfu]]
+    references = [image.reference for image in catalogue.all_images(tag)]
     run([str(shop.binaries / "kind"), "load", "docker-image", "--name", cluster, *references])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hack.cluster.layout import REPOSITORY
 from hack.cluster.processes import run
+from hack.images import store
 from hack.images.catalogue import BINARY_DOCKERFILE, DOCKERFILE, Image
 
 BASE = "localhost/talktime/base:bookworm"
@@ -30,7 +31,8 @@ class Workshop:
     binaries: Path
 
     @property
-    def archives(self) -> Path:
+    def layout(self) -> Path:
+        """The OCI layout with all built images."""
         return self.state / "images"
 
     @property
@@ -38,26 +40,24 @@ class Workshop:
         return ["buildah", "--root", str(self.state / "buildah"), "--runroot", str(self.state / "buildah-run")]
 
 
-def archive_of(shop: Workshop, image: Image) -> Path:
-    """The image's archive, built when it is missing. Archives of the same image's older contents are removed."""
-    archive = shop.archives / image.archive
-    if archive.exists():
-        return archive
-    shop.archives.mkdir(parents=True, exist_ok=True)
+def make(shop: Workshop, image: Image) -> Image:
+    """Builds the image when the layout does not hold it with this content; older contents of it are dropped."""
+    stamp = shop.layout / "stamps" / image.name
+    if stamp.exists() and stamp.read_text() == image.mark and store.manifest_of(shop.layout, image.full_name):
+        return image
+    stamp.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     usual = USUAL_SECONDS.get(image.target, 3)
     say(f"building {image.reference} (the first time about {usual} s, after a source change a few)")
     build(shop, image)
-    temporary = archive.with_suffix(".part")
-    temporary.unlink(missing_ok=True)
-    run([*shop.buildah, "push", "--quiet", image.full_name, f"docker-archive:{temporary}:{image.full_name}"])
-    temporary.rename(archive)
-    name = image.archive.rsplit("_", 2)[0]
-    for old in shop.archives.glob(f"{name}_*.tar"):
-        if old != archive:
-            old.unlink()
+    old = {name for name in store.names(shop.layout) if name.rpartition(":")[0] == image.full_name.rpartition(":")[0]}
+    # Uncompressed: containerd has to unpack the layers anyway, and nothing travels further than this machine.
+    target = f"oci:{shop.layout}:{image.full_name}"
+    run([*shop.buildah, "push", "--quiet", "--disable-compression", image.full_name, target])
+    store.forget(shop.layout, old - {image.full_name})
+    stamp.write_text(image.mark)
     say(f"{image.reference} is built ({time.monotonic() - began:.0f} s)")
-    return archive
+    return image
 
 
 def build(shop: Workshop, image: Image) -> None:

@@ -12,13 +12,19 @@ from hack.cluster.layout import REPOSITORY
 DOCKERFILE = "hack/images/Dockerfile"
 BINARY_DOCKERFILE = "hack/images/Dockerfile.binary"
 PRODUCT = ("control", "agent", "simulator")
-SHARED_INPUTS = (DOCKERFILE, "hack/images/install-dependencies", "requirements.lock", "pyproject.toml")
+SHARED_INPUTS = (
+    DOCKERFILE,
+    "hack/images/install-dependencies",
+    "hack/images/lay-over",
+    "requirements.lock",
+    "pyproject.toml",
+)
 MEMBERS = ("ledger", "operator", "gateway", "console", "agent", "simulator")
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image to build. `binary`: a program of the pinned tools, alone in its image; else a target of the Dockerfile."""
+    """An image to build. `binary`: a program of the pinned tools, alone in its image; else a Dockerfile's target."""
 
     reference: str
     fingerprint: str
@@ -32,9 +38,14 @@ class Image:
         return self.reference if "." in first or first == "localhost" else f"docker.io/{self.reference}"
 
     @property
-    def archive(self) -> str:
-        name = self.reference.replace("/", "_").replace(":", "_")
-        return f"{name}_{self.fingerprint}.tar"
+    def name(self) -> str:
+        """Without the tag, as a file name."""
+        return self.reference.rpartition(":")[0].replace("/", "_")
+
+    @property
+    def mark(self) -> str:
+        """Changes with name or content."""
+        return f"{self.reference} {self.fingerprint}"
 
 
 def product_tag(repository: Path = REPOSITORY) -> str:
@@ -60,8 +71,7 @@ def fingerprint(repository: Path, files: Iterable[str], *extra: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def product_images(repository: Path = REPOSITORY) -> list[Image]:
-    tag = product_tag(repository)
+def product_images(tag: str) -> list[Image]:
     return [Image(f"talktime/{name}:{tag}", tag, target=name) for name in PRODUCT]
 
 
@@ -81,6 +91,11 @@ def stage(dockerfile: str, target: str) -> str:
     """The text of one stage, up to the next FROM."""
     _, _, rest = dockerfile.partition(f" AS {target}\n")
     return rest.partition("\nFROM ")[0]
+
+
+def all_images(tag: str) -> list[Image]:
+    """Everything that the demo runs; `tag` as of `product_tag`."""
+    return [*product_images(tag), *trial_images(), livekit_image()]
 
 
 def livekit_image(repository: Path = REPOSITORY) -> Image:

@@ -37,9 +37,8 @@ def prepare(name: str, *, look: bool = False) -> int:
         print("machine: nothing was changed.", file=sys.stderr)
         return 2
     if look:
-        print(
-            f"packages to install: {' '.join(missing) or 'none'}; tools to build: {', '.join(t.name for t in tools) or 'none'}"
-        )
+        building = ", ".join(tool.name for tool in tools) or "none"
+        print(f"packages to install: {' '.join(missing) or 'none'}; tools to build: {building}")
         return 0
     try:
         installs.debian(missing)

@@ -22,7 +22,7 @@ class Obstacle:
 
 
 def obstacles(task: Task, missing: list[str], state: Path, cold: bool) -> list[Obstacle]:
-    """All at once, so that one look suffices. `missing` are the Debian packages to install; `cold`: nothing is built."""
+    """All at once, so that one look suffices. `missing`: Debian packages to install; `cold`: nothing is built."""
     found: list[Obstacle] = []
     if task.namespaces and os.geteuid() != 0:
         found.append(Obstacle("not root", "run as root (namespaces, mounts and containers need it): sudo make ..."))

@@ -4,9 +4,9 @@
 Usage: generate_crds.py            write the files
        generate_crds.py --check    exit 1 and name the files that are stale
 
-Why our own: pydantic emits JSON Schema 2020-12, a CRD wants a "structural" OpenAPI 3.0 subset (no $ref, no null type, no
-type-less anyOf, boolean exclusive bounds, every default spelled out so that nested defaults cascade). Anything this file
-cannot express raises, so a model that would be pruned or weakened by the API server never reaches crds/.
+Why our own: pydantic emits JSON Schema 2020-12, a CRD wants a "structural" OpenAPI 3.0 subset: no $ref, no null type,
+no type-less anyOf, boolean exclusive bounds, every default spelled out so that nested defaults cascade. Anything this
+file cannot express raises, so a model that would be pruned or weakened by the API server never reaches crds/.
 """
 
 from __future__ import annotations

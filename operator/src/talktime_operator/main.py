@@ -30,6 +30,7 @@ from talktime_operator.metrics import TalktimeCollector, reconcile_seconds, reco
 from talktime_operator.names import Key
 from talktime_operator.pools.reconcile import Pools
 from talktime_operator.projects.reconcile import Projects
+from talktime_operator.pushed import Pushed
 from talktime_operator.rate_cards import RateCards
 from talktime_operator.settings import OperatorSettings
 from talktime_operator.sfu_health import SfuHealth, Target
@@ -66,15 +67,26 @@ class Operator:
         self._loads = WorkerLoads(http, settings.worker_stale, resolve_worker)
         self._sfus = SfuHealth(http, settings.sfu_stale)
         self._applier = Applier(calls, self.cluster, settings.amounts_interval)
-        self._pools = Pools(self.cluster, calls, self._applier, self.ledger, self._sfus, settings, self._pool_changed)
+        self._pushed = Pushed(calls, settings.namespace)
+        self._pools = Pools(
+            self.cluster,
+            calls,
+            self._applier,
+            self.ledger,
+            self._sfus,
+            self._pushed,
+            settings,
+            self._pool_changed,
+        )
         self._projects = Projects(
             self.cluster, calls, self._applier, self.ledger, self._loads, self._pools, settings, seed
         )
-        self._cards = RateCards(self.cluster, calls, self._applier, self.ledger)
+        self._cards = RateCards(self.cluster, calls, self._applier, self.ledger, self._pushed)
         self.collector = TalktimeCollector(self.cluster, self.ledger, lambda: len(self._queue))
 
     async def run(self) -> None:
         """Until kopf ends (a signal, or an error in a watch)."""
+        await self._pushed.load()
         registry = handlers.build_registry(self.cluster, self._queue.add, self._applier.forget_child)
         kopf_settings = kopf.OperatorSettings()
         handlers.configure(kopf_settings)
@@ -143,6 +155,8 @@ class Operator:
             self._queue.add(Item("pool", pool.key))
         for card in self.cluster.cards():
             self._queue.add(Item("card", card.key))
+        for kind, key in self._pushed.entries:
+            self._queue.add(Item(kind, key))
         known = {project.key for project in self.cluster.projects()}
         # Deleted while nobody looked: the ledger or a ServiceAccount still knows them.
         known |= {key for key, status in self.ledger.statuses.items() if not status.deleted}

@@ -19,6 +19,7 @@ from talktime_operator.kube import Kube
 from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.names import Key, Owner
 from talktime_operator.observed import Resource
+from talktime_operator.pushed import Pushed
 
 logger = logging.getLogger(__name__)
 RETRY_LEDGER = 5.0
@@ -42,11 +43,12 @@ def card_status(resource: Resource[RateCardSpec], ready: Finding, now: datetime)
 class RateCards:
     """Reconciles RateCards."""
 
-    def __init__(self, cluster: Cluster, kube: Kube, applier: Applier, ledger: LedgerSync) -> None:
+    def __init__(self, cluster: Cluster, kube: Kube, applier: Applier, ledger: LedgerSync, pushed: Pushed) -> None:
         self._cluster = cluster
         self._kube = kube
         self._applier = applier
         self._ledger = ledger
+        self._pushed = pushed
 
     async def reconcile(self, key: Key) -> float:
         """Returns seconds until it should be looked at again, 0 = not before something changes."""
@@ -63,6 +65,7 @@ class RateCards:
     async def _push(self, resource: Resource[RateCardSpec]) -> tuple[Finding, float]:
         if resource.spec is None:
             return conditions.spec_invalid(resource.problem), 0.0
+        await self._pushed.remember("card", resource.key)
         try:
             await self._ledger.push_card(resource.key, resource.spec)
         except (Invalid, Conflict) as error:
@@ -80,4 +83,5 @@ class RateCards:
         except LedgerError as error:
             logger.warning("deletion of rate card %s not told yet: %s", key, error)
             return RETRY_LEDGER
+        await self._pushed.forget("card", key)
         return 0.0

@@ -507,6 +507,19 @@ def test_rate_cards_reach_the_ledger_and_leave_it(operator: Any, world: World, l
     until(lambda: "mini" not in ledger.cards)
 
 
+def test_pools_and_cards_deleted_while_the_operator_is_dead_leave_the_ledger(
+    operator: Any, world: World, ledger: Any
+) -> None:
+    world.make_pool()
+    until(lambda: f"{RELEASE}/eu" in ledger.pools)
+    operator.stop(signal.SIGKILL)
+    world.api.delete(f"{GROUP}/namespaces/{RELEASE}/sfupools/eu").raise_for_status()
+    operator.start(TALKTIME_RESYNC="2")
+    until(lambda: f"{RELEASE}/eu" not in ledger.pools)
+    aggregate = world.get(f"/api/v1/namespaces/{RELEASE}/secrets/talktime-sfu-keys") or {}
+    assert aggregate.get("data") is None
+
+
 def test_a_second_replica_waits_and_takes_over(
     operator: Any, world: World, ledger: Any, apiserver: Any, operator_token: str, tmp_path: Any
 ) -> None:

@@ -25,6 +25,7 @@ from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.names import HASH_ANNOTATION, Key, Owner
 from talktime_operator.observed import Resource
 from talktime_operator.pools.plan import Images, Seen, plan, plan_invalid, plan_wrong_namespace
+from talktime_operator.pushed import Pushed
 from talktime_operator.settings import OperatorSettings
 from talktime_operator.sfu_health import SfuHealth
 
@@ -42,6 +43,7 @@ class Pools:
         applier: Applier,
         ledger: LedgerSync,
         health: SfuHealth,
+        pushed: Pushed,
         settings: OperatorSettings,
         dependents_changed: Callable[[Key], None],
     ) -> None:
@@ -50,6 +52,7 @@ class Pools:
         self._applier = applier
         self._ledger = ledger
         self._health = health
+        self._pushed = pushed
         self._settings = settings
         self._dependents_changed = dependents_changed
         self._keys: dict[Key, SfuKeys] = {}
@@ -106,6 +109,7 @@ class Pools:
             self._dependents_changed(key)
         retry = 0.0
         if planned.push is not None:
+            await self._pushed.remember("pool", key)
             try:
                 await self._ledger.push_pool(key, planned.push)
             except LedgerError as error:
@@ -146,16 +150,16 @@ class Pools:
     async def _gone(self, key: Key) -> float:
         if await self._kube.get("SFUPool", key) is not None:
             return RETRY_LEDGER
-        known = self._keys.pop(key, None)
+        self._keys.pop(key, None)
         self._views.pop(key, None)
         self._dependents_changed(key)
-        if known is not None:
-            await self._write_aggregate()
+        await self._write_aggregate()
         try:
             await self._ledger.delete_pool(key)
         except LedgerError as error:
             logger.warning("deletion of pool %s not told yet: %s", key, error)
             return RETRY_LEDGER
+        await self._pushed.forget("pool", key)
         return 0.0
 
 

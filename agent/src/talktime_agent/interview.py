@@ -211,7 +211,8 @@ class Interview:
     async def _tell_observers(self, observers: ObserverChannel) -> None:
         while True:
             await asyncio.sleep(self._config.costUpdateSeconds)
-            await self._send_cost(observers)
+            if self._ctx.room.isconnected():
+                await self._send_cost(observers)
 
     async def _send_cost(self, observers: ObserverChannel) -> None:
         try:

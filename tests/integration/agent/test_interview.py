@@ -183,7 +183,11 @@ async def test_leaving_in_the_middle_of_an_answer_is_counted_to_its_end(stage: A
     await stage.fault(fault="late_done", seconds=3, count=2)
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
-    await person(stage, max_seconds=3).take_part(stage.entry(session))
+    taking_part = asyncio.create_task(person(stage, stay=True).take_part(stage.entry(session)))
+    await started(stage, session)
+    await asyncio.sleep(0.5)
+    taking_part.cancel()
+    await asyncio.gather(taking_part, return_exceptions=True)
     book = await stage.closed(session)
 
     counted, true = await stage.billed(session)

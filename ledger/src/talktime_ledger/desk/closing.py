@@ -13,10 +13,11 @@ from talktime_ledger.core.sweep import assumed
 from talktime_ledger.desk.late import post_late
 from talktime_ledger.desk.posting import assume, ensure_costs, post_unmetered, post_usages, replace_assumptions
 from talktime_ledger.desk.using import Refusal, gone, locked, merged_events
-from talktime_ledger.store import accounts, outbox, projects, sessions, usages
+from talktime_ledger.store import accounts, outbox, sessions, usages
 from talktime_ledger.store.accounts import Move
 from talktime_ledger.store.database import Connection
-from talktime_ledger.store.sessions import SessionState
+from talktime_ledger.store.projects import Project
+from talktime_ledger.store.sessions import Locked, SessionState
 from talktime_ledger.wire import Close
 
 
@@ -29,10 +30,10 @@ class Closed:
 
 
 async def close(
-    connection: Connection, session_id: UUID, request: Close, book: RateBook, *, by_agent: bool
+    connection: Connection, found: Locked, request: Close, book: RateBook, *, by_agent: bool
 ) -> Closed | Refusal:
     """Settles and releases everything. An agent says what it used; anybody else leaves an assumption at its bound."""
-    session, now = await locked(connection, session_id)
+    session, now = found.session, found.now
     if session.state == "closed":
         in_flight = ZERO
         after = await post_late(
@@ -54,18 +55,19 @@ async def close(
         events=merged_events(session.events, request.events),
         duration_sec=round(request.duration_sec) or seconds_attached(session, now),
     )
-    return Closed(await _finish(connection, session, told, spent, request.reason, now), first=True)
+    return Closed(await _finish(connection, found.project, session, told, spent, request.reason, now), first=True)
 
 
 async def sweep(connection: Connection, session_id: UUID, grace_sec: float) -> SessionState | None:
     """Ends a session whose validity is over; None if it was renewed or closed meanwhile."""
-    session, now = await locked(connection, session_id)
+    found = await locked(connection, session_id)
+    session, now = found.session, found.now
     if session.state == "closed" or (now - session.valid_until).total_seconds() < grace_sec:
         return None
     spent = await _assume_lost(connection, session, now)
     told = replace(session, duration_sec=seconds_attached(session, session.last_use_at or now))
     reason = "swept" if session.attached_at is not None else "no_agent"
-    return await _finish(connection, session, told, spent, reason, now)
+    return await _finish(connection, found.project, session, told, spent, reason, now)
 
 
 def seconds_attached(session: SessionState, until: datetime) -> int:
@@ -86,7 +88,13 @@ async def _assume_lost(connection: Connection, session: SessionState, now: datet
 
 
 async def _finish(
-    connection: Connection, before: SessionState, told: SessionState, spent: Decimal, reason: str, now: datetime
+    connection: Connection,
+    project: Project,
+    before: SessionState,
+    told: SessionState,
+    spent: Decimal,
+    reason: str,
+    now: datetime,
 ) -> SessionState:
     move = Move(spent, -before.reserved, -1)
     if before.participant_account_id is not None:
@@ -104,7 +112,6 @@ async def _finish(
     await sessions.save(connection, before, after)
     await ensure_costs(connection, after)
     await usages.finish_costs(connection, after.id, after.duration_sec, after.turns)
-    project = await projects.by_id(connection, after.project_id)
     if project.spec.post_processing is not None:
         await outbox.put(connection, project, after, project.spec.post_processing.webhook)
     return after

@@ -71,8 +71,10 @@ async def project_account(connection: Connection, project: Project, now: datetim
 
 async def renew(connection: Connection, project: Project, session: SessionState, request: Request) -> Renewal:
     """Takes `spent` from what is held and tops up. GrantRaceError if another session took the money meanwhile."""
-    held_account = await accounts.read(connection, session.account_id)
     present = await project_account(connection, project, request.now)
+    held_account = present
+    if session.account_id != present.id:
+        held_account = await accounts.read(connection, session.account_id)
     rolls = held_account.id != present.id and (
         held_account.generation != present.generation
         or turns_over(held_account.period, present.period, request.in_flight <= 0, request.now)

@@ -118,8 +118,8 @@ async def _book(
     rates: RateSnapshot | None,
     kind: str | None = None,
 ) -> Decimal:
-    snapshot_id = await store.keep_snapshot(connection, rates) if rates else None
-    event_id = await store.insert(connection, session.id, key, event, snapshot_id)
+    snapshot_id = store.snapshot_key(rates) if rates else None
+    event_id = await store.insert(connection, session.id, key, event, rates)
     unmetered = event.cost_usd if event.unmetered else ZERO
     if event_id is not None:
         name = kind or ("unmetered" if event.unmetered else "usage")

@@ -33,9 +33,11 @@ class RateDesk:
     def __init__(self) -> None:
         self._seen: tuple[int, RateBook] = (-1, RateBook())
 
-    async def book(self, connection: Connection) -> RateBook:
-        """The present cards; asks only for the revision when nothing changed."""
-        if await projects.revision(connection, "rates") != self._seen[0]:
+    async def book(self, connection: Connection, revision: int | None = None) -> RateBook:
+        """The present cards; asks only for the revision when nothing changed, and not even that when it is given."""
+        if revision is None:
+            revision = await projects.revision(connection, "rates")
+        if revision != self._seen[0]:
             self._seen = await projects.rate_book(connection)
         return self._seen[1]
 

@@ -48,9 +48,14 @@ async def push_project(
     if before is None or replace(before, generation=project.generation) != project:
         await projects.bump(connection, "directory")
     budget = project.spec.budget
-    account = await project_account(connection, project, now)
-    if account.budget != Decimal(budget.amount):
-        await accounts.rebudget(connection, account.id, Decimal(budget.amount))
+    # Sessions, participants, project: the order in which every transaction locks.
+    await connection.execute(
+        """UPDATE sessions SET limit_usd = $2, soft_percent = $3
+           WHERE project_id = $1 AND state = 'open' AND (limit_usd, soft_percent) IS DISTINCT FROM ($2, $3)""",
+        project.id,
+        Decimal(budget.session.limit),
+        budget.session.soft_percent or budget.soft_percent,
+    )
     if budget.participant is not None:
         await connection.execute(
             """UPDATE accounts SET budget = $2, ceiling = GREATEST($2, posted + reserved)
@@ -59,13 +64,9 @@ async def push_project(
             Decimal(budget.participant.limit),
             budget.account_generation,
         )
-    await connection.execute(
-        """UPDATE sessions SET limit_usd = $2, soft_percent = $3
-           WHERE project_id = $1 AND state = 'open' AND (limit_usd, soft_percent) IS DISTINCT FROM ($2, $3)""",
-        project.id,
-        Decimal(budget.session.limit),
-        budget.session.soft_percent or budget.soft_percent,
-    )
+    account = await project_account(connection, project, now)
+    if account.budget != Decimal(budget.amount):
+        await accounts.rebudget(connection, account.id, Decimal(budget.amount))
     changes = [
         change
         for change in money_rules(project).items()

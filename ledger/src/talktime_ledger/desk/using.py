@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -15,10 +15,10 @@ from talktime_ledger.desk.errors import DeskError
 from talktime_ledger.desk.granting import Renewal, Request, renew
 from talktime_ledger.desk.late import post_late
 from talktime_ledger.desk.posting import assume, post_usages, replace_assumptions
-from talktime_ledger.store import accounts, projects, sessions
+from talktime_ledger.store import accounts, sessions
 from talktime_ledger.store.accounts import Move
 from talktime_ledger.store.database import Connection
-from talktime_ledger.store.sessions import SessionState
+from talktime_ledger.store.sessions import Locked, SessionState
 from talktime_ledger.wire import Attach, Claim, Grant, ProblemReason, SessionEvent, Use
 
 # Kept per session; an agent reports about ten.
@@ -32,37 +32,36 @@ class Refusal:
     error: DeskError
 
 
-async def locked(connection: Connection, session_id: UUID) -> tuple[SessionState, datetime]:
-    """The session under its lock; DeskError NotFound."""
+async def locked(connection: Connection, session_id: UUID) -> Locked:
+    """The session under its lock; DeskError NotFound. The caller checks who asks before it goes on."""
     found = await sessions.lock(connection, session_id)
     if found is None:
         raise DeskError(ProblemReason.NOT_FOUND, f"no session {session_id}")
     return found
 
 
-async def attach(connection: Connection, session_id: UUID, request: Attach, valid_sec: int) -> Renewal:
+async def attach(connection: Connection, found: Locked, request: Attach, valid_sec: int) -> Renewal:
     """An agent takes up the session with its epoch; tops the reservation up."""
-    session, now = await locked(connection, session_id)
+    session, now = found.session, found.now
     _check_open(session)
     if request.epoch != session.epoch:
         raise DeskError(ProblemReason.FENCED, f"epoch {request.epoch} is not the present {session.epoch}")
     if session.worker is not None and session.worker != request.worker:
         raise DeskError(ProblemReason.FENCED, "another worker holds this epoch")
-    project = await projects.by_id(connection, session.project_id)
     begun = replace(session, worker=request.worker, attached_at=session.attached_at or now)
     # A repeated attach must not lose what the agent has reported in flight.
     renewal = await renew(
-        connection, project, begun, Request(session.last_n, ZERO, session.in_flight, ZERO, now, valid_sec)
+        connection, found.project, begun, Request(session.last_n, ZERO, session.in_flight, ZERO, now, valid_sec)
     )
     await sessions.save(connection, session, renewal.session)
     return renewal
 
 
 async def use(
-    connection: Connection, session_id: UUID, request: Use, book: RateBook, valid_sec: int
+    connection: Connection, found: Locked, request: Use, book: RateBook, valid_sec: int
 ) -> Renewal | Grant | Refusal:
     """Posts usage and renews. A Grant alone is the stored answer of a repeat."""
-    session, now = await locked(connection, session_id)
+    session, now = found.session, found.now
     if request.epoch != session.epoch or session.state == "closed":
         # Counted all the same: it was billed.
         await post_late(
@@ -82,7 +81,6 @@ async def use(
             await _post_reordered(connection, session, spent)
         return Grant.model_validate(session.last_answer)
     spent += await replace_assumptions(connection, session, request.epoch, spent, request.in_flight, now)
-    project = await projects.by_id(connection, session.project_id)
     told = replace(
         session,
         turns=max(session.turns, request.turns),
@@ -90,15 +88,15 @@ async def use(
         attached_at=session.attached_at or now,
     )
     renewal = await renew(
-        connection, project, told, Request(request.n, spent, request.in_flight, request.want, now, valid_sec)
+        connection, found.project, told, Request(request.n, spent, request.in_flight, request.want, now, valid_sec)
     )
     await sessions.save(connection, session, renewal.session)
     return renewal
 
 
-async def claim(connection: Connection, session_id: UUID, request: Claim, valid_sec: int) -> SessionState:
+async def claim(connection: Connection, found: Locked, request: Claim, valid_sec: int) -> SessionState:
     """Raises the epoch: the old agent is fenced, what it may have had in flight is assumed at its bound."""
-    session, now = await locked(connection, session_id)
+    session, now = found.session, found.now
     _check_open(session)
     if request.epoch != session.epoch + 1:
         raise DeskError(ProblemReason.CONFLICT, f"the epoch is {session.epoch}, {request.epoch} cannot follow it")

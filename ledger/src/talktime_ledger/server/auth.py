@@ -27,6 +27,9 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA")
 REFRESH_SEC = 300.0
 # An unknown key id makes us look again, but not more often than this.
 MISS_PAUSE_SEC = 10.0
+# Checking a signature costs more than most calls; tokens are few (one per pod).
+REMEMBER_SEC = 60.0
+MAX_REMEMBERED = 10_000
 
 
 class Role(StrEnum):
@@ -79,6 +82,7 @@ class KeyRing:
         self._keys: Mapping[str, jwt.PyJWK] = {}
         self._issuer = settings.jwt_issuer
         self._looked_at = float("-inf")
+        self._verified: dict[str, tuple[str, float]] = {}
         self._lock = asyncio.Lock()
 
     @property
@@ -93,7 +97,10 @@ class KeyRing:
             self._issuer = own_issuer(self._settings.jwks_token_file)
         try:
             raw = await self._fetch()
-            self._keys = parse_jwks(raw)
+            keys = parse_jwks(raw)
+            if keys.keys() != self._keys.keys():
+                self._verified.clear()
+            self._keys = keys
             if self._issuer:
                 await self._pool.execute(
                     """INSERT INTO jwks_cache (issuer, jwks) VALUES ($1, $2)
@@ -134,7 +141,17 @@ class KeyRing:
             return response.text
 
     async def verify(self, token: str) -> str:
-        """The subject; DeskError Unauthorized with a cause that names no secret."""
+        """The subject; DeskError Unauthorized with a cause that names no secret. Remembered for at most a minute."""
+        remembered = self._verified.get(token)
+        if remembered is not None and remembered[1] > time.time():
+            return remembered[0]
+        subject, expires = await self._check(token)
+        if len(self._verified) >= MAX_REMEMBERED:
+            self._verified.clear()
+        self._verified[token] = (subject, min(expires, time.time() + REMEMBER_SEC))
+        return subject
+
+    async def _check(self, token: str) -> tuple[str, float]:
         try:
             kid = jwt.get_unverified_header(token).get("kid", "")
         except jwt.PyJWTError as error:
@@ -159,7 +176,7 @@ class KeyRing:
             )
         except jwt.PyJWTError as error:
             raise DeskError(ProblemReason.UNAUTHORIZED, f"the token is not valid: {error}") from error
-        return str(claims["sub"])
+        return str(claims["sub"]), float(claims["exp"])
 
 
 def parse_jwks(raw: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:

@@ -34,13 +34,16 @@ async def existing(connection: Connection, namespace: str, name: str) -> Project
 async def put_project(namespace: str, name: str, push: ProjectPush, parts: Parts, caller: Who) -> ProjectStatus:
     """The operator tells about a Project."""
     require(caller, Role.OPERATOR)
-    async with parts.transaction() as connection:
+
+    async def work(connection: Connection) -> ProjectStatus:
         now = await clock(connection)
         project, lively = await push_project(connection, namespace, name, push, caller.subject, now)
         if lively:
             event = "paused" if project.paused else "limits"
             await notify(connection, f"push:{namespace}/{name}", event, {"generation": project.generation})
-        result = await status(connection, project, await parts.rates.book(connection), now)
+        return await status(connection, project, await parts.rates.book(connection), now)
+
+    result = await parts.racing(work)
     parts.hub.changed(namespace, name)
     return result
 

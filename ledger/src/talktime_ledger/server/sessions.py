@@ -19,7 +19,7 @@ from talktime_ledger.server.views import costs_of, project_names, session_wire
 from talktime_ledger.store import projects, sessions
 from talktime_ledger.store.database import Connection
 from talktime_ledger.store.projects import Project
-from talktime_ledger.store.sessions import SessionState
+from talktime_ledger.store.sessions import Locked, SessionState
 from talktime_ledger.wire import (
     Attach,
     Attachment,
@@ -107,10 +107,10 @@ async def attach(session_id: UUID, request: Attach, parts: Parts, caller: Who) -
     require(caller, Role.AGENT)
 
     async def work(connection: Connection) -> tuple[Renewal, Project]:
-        _, project = await _owned(connection, session_id, caller)
-        renewal = await using.attach(connection, session_id, request, parts.settings.valid_sec)
-        await _tell(connection, project, renewal)
-        return renewal, project
+        found = await _locked(connection, session_id, caller)
+        renewal = await using.attach(connection, found, request, parts.settings.valid_sec)
+        await _tell(connection, found.project, renewal)
+        return renewal, found.project
 
     renewal, project = await parts.racing(work)
     parts.hub.changed(project.namespace, project.name)
@@ -130,12 +130,12 @@ async def use(session_id: UUID, request: Use, parts: Parts, caller: Who) -> Gran
     require(caller, Role.AGENT)
 
     async def work(connection: Connection) -> tuple[Renewal | Grant | using.Refusal, Project]:
-        _, project = await _owned(connection, session_id, caller)
-        book = await parts.rates.book(connection)
-        result = await using.use(connection, session_id, request, book, parts.settings.valid_sec)
+        found = await _locked(connection, session_id, caller)
+        book = await parts.rates.book(connection, found.rates_revision)
+        result = await using.use(connection, found, request, book, parts.settings.valid_sec)
         if isinstance(result, Renewal):
-            await _tell(connection, project, result)
-        return result, project
+            await _tell(connection, found.project, result)
+        return result, found.project
 
     result, project = await parts.racing(work)
     parts.hub.changed(project.namespace, project.name)
@@ -150,9 +150,10 @@ async def close(session_id: UUID, request: Close, parts: Parts, caller: Who) -> 
     require(caller, Role.AGENT, Role.GATEWAY)
 
     async def work(connection: Connection) -> tuple[closing.Closed | using.Refusal, Project, CostList | None]:
-        _, project = await _owned(connection, session_id, caller)
-        book = await parts.rates.book(connection)
-        result = await closing.close(connection, session_id, request, book, by_agent=caller.role is Role.AGENT)
+        found = await _locked(connection, session_id, caller)
+        project = found.project
+        book = await parts.rates.book(connection, found.rates_revision)
+        result = await closing.close(connection, found, request, book, by_agent=caller.role is Role.AGENT)
         if isinstance(result, using.Refusal):
             return result, project, None
         if result.first:
@@ -176,8 +177,9 @@ async def claim(session_id: UUID, request: Claim, parts: Parts, caller: Who) -> 
     require(caller, Role.GATEWAY)
 
     async def work(connection: Connection) -> tuple[SessionState, Project]:
-        _, project = await _owned(connection, session_id, caller)
-        session = await using.claim(connection, session_id, request, parts.settings.valid_sec)
+        found = await _locked(connection, session_id, caller)
+        project = found.project
+        session = await using.claim(connection, found, request, parts.settings.valid_sec)
         address = f"push:{project.namespace}/{project.name}"
         await notify(connection, address, "fence", {"session_id": str(session_id), "epoch": session.epoch})
         return session, project
@@ -193,10 +195,10 @@ async def transport(session_id: UUID, request: Transport, parts: Parts, caller: 
     require(caller, Role.GATEWAY)
 
     async def work(connection: Connection) -> Project:
-        session, now = await using.locked(connection, session_id)
-        project = await projects.by_id(connection, session.project_id)
-        await report_transport(connection, project, session, request, await parts.rates.book(connection), now)
-        return project
+        found = await _locked(connection, session_id, caller)
+        book = await parts.rates.book(connection, found.rates_revision)
+        await report_transport(connection, found.project, found.session, request, book, found.now)
+        return found.project
 
     project = await parts.racing(work)
     parts.hub.changed(project.namespace, project.name)
@@ -211,6 +213,13 @@ async def _owned(connection: Connection, session_id: UUID, caller: Caller) -> tu
     project = await projects.by_id(connection, session.project_id)
     require_project(caller, project.namespace, project.name)
     return session, project
+
+
+async def _locked(connection: Connection, session_id: UUID, caller: Caller) -> Locked:
+    """The session under its lock, if the caller may touch it."""
+    found = await using.locked(connection, session_id)
+    require_project(caller, found.project.namespace, found.project.name)
+    return found
 
 
 async def _tell(connection: Connection, project: Project, renewal: Renewal) -> None:

@@ -18,6 +18,10 @@ async def _prepare(connection: Any) -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
+async def _as_it_is(_: Any) -> None:
+    """No session state is ever set on a pooled connection, so giving it back needs no round trip."""
+
+
 async def connect_pool(url: str, size: int = 16) -> Pool:
     """A pool of at most `size` connections; statements and idle transactions are bounded in time."""
     return await asyncpg.create_pool(
@@ -25,6 +29,7 @@ async def connect_pool(url: str, size: int = 16) -> Pool:
         min_size=1,
         max_size=size,
         init=_prepare,
+        reset=_as_it_is,
         command_timeout=10,
         timeout=5,
         server_settings={

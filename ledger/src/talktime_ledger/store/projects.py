@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ from talktime_ledger.cards import rate_card
 from talktime_ledger.core.rates import RateBook
 from talktime_ledger.resources.project import ProjectSpec
 from talktime_ledger.resources.rate_card import RateCardSpec
-from talktime_ledger.store.database import Connection, Record
+from talktime_ledger.store.database import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,22 @@ class Project:
     access_keys: list[dict[str, Any]]
 
 
-_COLUMNS = "id, namespace, name, uid, generation, paused, deleted_at, spec, instructions, access_keys"
+PROJECT_NAMES = (
+    "id",
+    "namespace",
+    "name",
+    "uid",
+    "generation",
+    "paused",
+    "deleted_at",
+    "spec",
+    "instructions",
+    "access_keys",
+)
+_COLUMNS = ", ".join(PROJECT_NAMES)
 
 
-def project_of(row: Record) -> Project:
+def project_of(row: Mapping[str, Any]) -> Project:
     """A typed Project."""
     return Project(
         row["id"],
@@ -50,7 +63,7 @@ def project_of(row: Record) -> Project:
 
 async def find(connection: Connection, namespace: str, name: str, *, lock: bool = False) -> Project | None:
     """By name; deleted ones too."""
-    suffix = " FOR UPDATE" if lock else ""
+    suffix = " FOR NO KEY UPDATE" if lock else ""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM projects WHERE namespace = $1 AND name = $2{suffix}",
         namespace,

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from talktime_ledger.store.database import Connection, Record
+from talktime_ledger.store.projects import PROJECT_NAMES, Project, project_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,30 @@ def state_of(row: Record) -> SessionState:
     return SessionState(**{name: row[name] for name in NAMES})
 
 
-async def lock(connection: Connection, session_id: UUID) -> tuple[SessionState, datetime] | None:
-    """The session under its row lock, and the database's clock."""
-    row = await connection.fetchrow(
-        f"SELECT {COLUMNS}, clock_timestamp() AS now FROM sessions WHERE id = $1 FOR UPDATE",
-        session_id,
-    )
-    return (state_of(row), row["now"]) if row else None
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A session under its row lock, its Project, the database's clock, the rate cards' revision: one round trip."""
+
+    session: SessionState
+    project: Project
+    now: datetime
+    rates_revision: int
+
+
+_SESSION = ", ".join(f"s.{name}" for name in NAMES)
+_PROJECT = ", ".join(f"p.{name} AS p_{name}" for name in PROJECT_NAMES)
+_LOCK = f"""SELECT {_SESSION}, {_PROJECT}, clock_timestamp() AS now,
+                   (SELECT value FROM revisions WHERE name = 'rates') AS rates_revision
+            FROM sessions s JOIN projects p ON p.id = s.project_id WHERE s.id = $1 FOR UPDATE OF s"""
+
+
+async def lock(connection: Connection, session_id: UUID) -> Locked | None:
+    """Locks and reads a session."""
+    row = await connection.fetchrow(_LOCK, session_id)
+    if row is None:
+        return None
+    project = project_of({name: row[f"p_{name}"] for name in PROJECT_NAMES})
+    return Locked(state_of(row), project, row["now"], row["rates_revision"])
 
 
 async def read(connection: Connection, session_id: UUID) -> SessionState | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,14 +79,16 @@ def _event(row: Record) -> Event:
 
 
 async def insert(
-    connection: Connection, session_id: UUID, key: str, event: Event, snapshot_id: str | None
+    connection: Connection, session_id: UUID, key: str, event: Event, rates: RateSnapshot | None
 ) -> int | None:
-    """The new event's id, None if the key is already there."""
+    """The new event's id, None if the key is already there; its snapshot is kept in the same statement."""
     value = await connection.fetchval(
-        """INSERT INTO usage_events (session_id, key, kind, model, meters, occurred_at, status, unmetered, cost_usd,
+        """WITH kept AS (INSERT INTO price_snapshots (id, card, vendor, model, effective_from, body)
+                         SELECT $11, $12, $13, $14, $15, $16 WHERE $11::text IS NOT NULL ON CONFLICT DO NOTHING)
+           INSERT INTO usage_events (session_id, key, kind, model, meters, occurred_at, status, unmetered, cost_usd,
                                      epoch, snapshot_id)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (session_id, key) DO NOTHING RETURNING
-           id""",
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+           ON CONFLICT (session_id, key) DO NOTHING RETURNING id""",
         session_id,
         key,
         event.kind,
@@ -98,7 +99,12 @@ async def insert(
         event.unmetered,
         event.cost_usd,
         event.epoch,
-        snapshot_id,
+        snapshot_key(rates) if rates else None,
+        rates.card if rates else None,
+        rates.vendor if rates else None,
+        rates.model if rates else None,
+        rates.effective_from if rates else None,
+        snapshot_wire(rates).model_dump(mode="json") if rates else None,
     )
     return int(value) if value is not None else None
 
@@ -239,6 +245,17 @@ def cost_difference(entry: Entry) -> dict[str, int | Decimal]:
     return result
 
 
+_COSTS_COLUMNS = ", ".join(COUNTED)
+_COSTS_ADDS = ", ".join(f"{name} = session_costs.{name} + EXCLUDED.{name}" for name in COUNTED)
+_PROJECT_COSTS = f"""INSERT INTO session_costs
+      (session_id, project_id, provider, model, rate_snapshot, {_COSTS_COLUMNS})
+    VALUES ($1, $2, $3, $4, $5, {", ".join(f"${index}" for index in range(6, 6 + len(COUNTED)))})
+    ON CONFLICT (session_id, provider, model) DO UPDATE SET {_COSTS_ADDS},
+      rate_snapshot = session_costs.rate_snapshot || COALESCE((SELECT jsonb_agg(item)
+        FROM jsonb_array_elements(EXCLUDED.rate_snapshot) item
+        WHERE NOT session_costs.rate_snapshot @> jsonb_build_array(item)), '[]'::jsonb)"""
+
+
 async def project_costs(
     connection: Connection,
     session_id: UUID,
@@ -249,21 +266,8 @@ async def project_costs(
     snapshots: list[dict[str, Any]],
 ) -> None:
     """Adds to the session's row, created at the first need; rate_snapshot gains those it has not yet."""
-    marks = ", ".join(f"${index}" for index in range(6, 6 + len(COUNTED)))
-    adds = ", ".join(f"{name} = session_costs.{name} + EXCLUDED.{name}" for name in COUNTED)
     await connection.execute(
-        f"""INSERT INTO session_costs (session_id, project_id, provider, model, rate_snapshot, {", ".join(COUNTED)})
-            VALUES ($1, $2, $3, $4, $5, {marks})
-            ON CONFLICT (session_id, provider, model) DO UPDATE SET {adds},
-              rate_snapshot = session_costs.rate_snapshot || COALESCE((SELECT jsonb_agg(item)
-                FROM jsonb_array_elements(EXCLUDED.rate_snapshot) item
-                WHERE NOT session_costs.rate_snapshot @> jsonb_build_array(item)), '[]'::jsonb)""",
-        session_id,
-        project_id,
-        provider,
-        model,
-        json.loads(json.dumps(snapshots)),
-        *(sums[name] for name in COUNTED),
+        _PROJECT_COSTS, session_id, project_id, provider, model, snapshots, *(sums[name] for name in COUNTED)
     )
 
 

@@ -281,3 +281,20 @@ async def test_bodies_are_bounded_and_errors_are_problems(stand: Stand) -> None:
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
         assert wire.Problem.model_validate(answer.json()).status == status
+
+
+async def test_it_recovers_when_the_database_drops_every_connection(stand: Stand) -> None:
+    request, agent = opening(), stand.client(agent_of("limit"))
+    await stand.client(GATEWAY).open_session(request)
+    await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))
+    pushes = aiter(agent.push("study", "limit"))
+    assert (await anext(pushes)).event == "resync"
+    await stand.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'talktime-ledger'"
+        " OR query LIKE 'LISTEN%'"
+    )
+    grant = await agent.use(request.session_id, wire.Use(epoch=1, n=1, usages=(usage("a"),)))
+    assert grant.posted == Decimal("0.004")
+    async with asyncio.timeout(10):
+        assert (await anext(pushes)).event == "resync", "a reader learns that it may have missed something"
+    await stand.assert_laws()

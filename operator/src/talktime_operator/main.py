@@ -138,6 +138,8 @@ class Operator:
                 await self._poll_workers()
                 await self._poll_sfus()
                 self._warm = True
+                # Also what was deleted while nobody looked.
+                self._look_at_all()
 
     def _project_changed(self, key: Key) -> None:
         if self.cluster.complete:

@@ -43,6 +43,7 @@ class WorkerLoads:
         self._stale = stale
         self._resolve = resolve
         self._clock = clock
+        self._told: dict[str, int | None] = {}
         self._known: dict[str, tuple[int, float]] = {}
 
     def jobs(self, uid: str) -> int | None:
@@ -55,12 +56,13 @@ class WorkerLoads:
     async def round(self, pods: Iterable[Pod]) -> set[Key]:
         """Asks every running pod once; returns the Projects whose picture changed."""
         pods = [p for p in pods if p.phase == "Running"]
-        before = {p.uid: self.jobs(p.uid) for p in pods}
         gate = asyncio.Semaphore(PARALLEL)
         await asyncio.gather(*(self._ask(p, gate) for p in pods))
         alive = {p.uid for p in pods}
         self._known = {uid: value for uid, value in self._known.items() if uid in alive}
-        return {Key(p.key.namespace, p.project) for p in pods if self.jobs(p.uid) != before[p.uid]}
+        # Against what was told last, because an answer also turns unknown between two rounds, by age alone.
+        before, self._told = self._told, {p.uid: self.jobs(p.uid) for p in pods}
+        return {Key(p.key.namespace, p.project) for p in pods if self._told[p.uid] != before.get(p.uid)}
 
     async def _ask(self, pod: Pod, gate: asyncio.Semaphore) -> None:
         url = self._resolve(pod)

@@ -64,6 +64,8 @@ async def test_loads_age_into_unknown(pod: Callable[..., Pod]) -> None:
         assert loads.jobs(one.uid) == 2
         clock.now = 11
         assert loads.jobs(one.uid) is None
+        assert await loads.round([one]) == {Key("team", "study")}
+        assert await loads.round([one]) == set()
 
 
 METRICS = """# TYPE livekit_room_total gauge

@@ -153,16 +153,16 @@ class Projects:
                     " and it is made anew"
                 )
                 blocked, retry = Finding("Ready", "False", "AccessSecretConflict", text), RETRY_SECRET
-        elif self._clock() >= self._probe_at.setdefault(
-            resource.uid,
+        else:
             # Spread after a restart.
-            self._clock() + random.uniform(0, self._settings.access_probe),
-        ):
-            keys = derive_access_keys(self._seed, resource.uid, record.epoch + 1)
-            self._probe_at[resource.uid] = self._clock() + self._settings.access_probe
-            if await self._kube.create(build_access_secret(key, owner, keys)):
-                logger.info("access Secret was deleted, made with new keys", extra={"project": str(key)})
-                record = replace(record, epoch=keys.epoch, keys=keys.hashes())
+            first = self._clock() + random.uniform(0, self._settings.access_probe)
+            if self._clock() >= self._probe_at.setdefault(resource.uid, first):
+                keys = derive_access_keys(self._seed, resource.uid, record.epoch + 1)
+                self._probe_at[resource.uid] = self._clock() + self._settings.access_probe
+                if await self._kube.create(build_access_secret(key, owner, keys)):
+                    logger.info("access Secret was deleted, made with new keys", extra={"project": str(key)})
+                    record = replace(record, epoch=keys.epoch, keys=keys.hashes())
+            retry = max(self._probe_at[resource.uid] - self._clock(), 0.1)
         self._records[resource.uid] = record
         return record, blocked, retry
 

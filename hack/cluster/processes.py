@@ -97,13 +97,19 @@ def spawn(folder: Path, name: str, argv: Sequence[str], log: Path, *, forks: boo
 
 
 def stop(records: Sequence[Record], grace: float = 5.0) -> None:
-    """SIGTERM to all, SIGKILL to what is left after `grace` seconds. Records of processes long gone are passed over."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+    """SIGTERM to all, SIGKILL to what is left after `grace` seconds (0: at once); returns when they are gone.
+
+    Records of processes long gone are passed over. The end of a namespace's first process takes a while: the kernel
+    ends all others in it first; 30 s are given.
+    """
+    for sign, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 30.0)):
+        if seconds == 0:
+            continue
         for record in records:
             if alive(record):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(record.pid, sign)
-        deadline = time.monotonic() + grace
+        deadline = time.monotonic() + seconds
         while any(alive(record) for record in records) and time.monotonic() < deadline:
             _reap()
             time.sleep(0.02)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hack.cluster.layout import binaries, state_root
+from hack.cluster.layout import DEFAULT_NAME, binaries, state_root
 from hack.demo import clusters, release, showing
 from hack.demo.interviews import Held, Round, hold
 from hack.demo.kube import Kube, find
@@ -52,7 +53,11 @@ def main(argv: list[str]) -> int:
 def demonstrate(cluster: str, minutes: float | None) -> int:
     """0 when every interview worked and the money adds up."""
     began = time.monotonic()
-    kube, images = {"local": clusters.local, "kind": clusters.by_kind, "current": clusters.current}[cluster]()
+    kube, images = {
+        "local": lambda: clusters.local(os.environ.get("CLUSTER_NAME", DEFAULT_NAME)),
+        "kind": clusters.by_kind,
+        "current": clusters.current,
+    }[cluster]()
     say("installing Talktime (helm; usually 20 to 60 s)")
     release.install(kube, find(binaries(), "helm"), images)
     release.apply_examples(kube)

@@ -25,6 +25,9 @@ class Images:
 
 def install(kube: Kube, helm: str, images: Images, *settings: str, values: Path = VALUES) -> None:
     """`helm upgrade --install`; raises RuntimeError with helm's words and what the pods say."""
+    # What an interrupted run left half-way would refuse every later one.
+    pending = "owner=helm,name=talktime,status in (pending-install,pending-upgrade,pending-rollback)"
+    kube("--namespace", NAMESPACE, "delete", "secret", f"--selector={pending}")
     # Helm installs CRDs once and never updates them.
     kube("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds"))
     chosen = [f"image.tag={images.tag}", *([f"image.registry={images.registry}"] if images.registry else []), *settings]
@@ -33,7 +36,15 @@ def install(kube: Kube, helm: str, images: Images, *settings: str, values: Path 
     argv += ["--wait", "--timeout=5m", *([f"--kubeconfig={kube.kubeconfig}"] if kube.kubeconfig else [])]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"helm: {done.stderr.strip()}\n{kube('--namespace', NAMESPACE, 'get', 'pods,events')}")
+        raise RuntimeError(f"helm: {done.stderr.strip()}\n{troubles(kube)}")
+
+
+def troubles(kube: Kube) -> str:
+    """Pods that are not well, and the last warnings."""
+    inside = ["--namespace", NAMESPACE]
+    warnings = kube(*inside, "get", "events", "--field-selector=type=Warning", "--sort-by=.lastTimestamp")
+    latest = "\n".join(line[:240] for line in warnings.splitlines()[-10:])
+    return f"{kube(*inside, 'get', 'pods', '--output=wide')}\n{latest}"
 
 
 def apply_examples(kube: Kube) -> None:

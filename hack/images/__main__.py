@@ -34,13 +34,15 @@ def main(argv: list[str]) -> int:
             case "list":
                 print("\n".join(image.reference for image in catalogue.all_images(catalogue.product_tag())))
             case "build":
-                for image in catalogue.all_images(catalogue.product_tag()):
-                    builder.make(shop, image)
+                with builder.alone(shop):
+                    for image in catalogue.all_images(catalogue.product_tag()):
+                        builder.make(shop, image)
             case "load":
                 cluster = cluster_named(arguments.name)
                 loading.load(shop, cluster, catalogue.all_images(catalogue.product_tag()))
             case "push":
-                push(shop, arguments.registry.rstrip("/"))
+                with builder.alone(shop):
+                    push(shop, arguments.registry.rstrip("/"))
     except (RuntimeError, ValueError, OSError) as error:
         print(f"images: {error}", file=sys.stderr)
         return 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +43,19 @@ class Workshop:
         return ["buildah", "--root", str(self.state / "buildah"), "--runroot", str(self.state / "buildah-run")]
 
 
+@contextlib.contextmanager
+def alone(shop: Workshop) -> Iterator[None]:
+    """One builder at a time per state folder; others wait."""
+    shop.state.mkdir(parents=True, exist_ok=True)
+    with (shop.state / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def make(shop: Workshop, image: Image) -> Image:
     """Builds the image when the layout does not hold it with this content; older contents of it are dropped."""
     stamp = shop.layout / "stamps" / image.name
-    if stamp.exists() and stamp.read_text() == image.mark and store.manifest_of(shop.layout, image.full_name):
+    if stamp.exists() and stamp.read_text() == image.mark and store.holds(shop.layout, image.full_name):
         return image
     stamp.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()

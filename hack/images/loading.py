@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from hack.cluster import node
 from hack.cluster.layout import Cluster, Node
 from hack.images import store
-from hack.images.builder import Workshop, make
+from hack.images.builder import Workshop, alone, make
 from hack.images.catalogue import Image, node_images
 
 
 def load(shop: Workshop, cluster: Cluster, images: Iterable[Image]) -> None:
     """Builds what changed and gives it to every node; a node gets each content once."""
-    made = [make(shop, image) for image in images]
-    for one in cluster.nodes:
-        give(shop, cluster, one, made)
+    with alone(shop):
+        made = [make(shop, image) for image in images]
+        for one in cluster.nodes:
+            give(shop, cluster, one, made)
 
 
 def give(shop: Workshop, cluster: Cluster, one: Node, images: Iterable[Image]) -> None:
@@ -30,4 +31,5 @@ def give(shop: Workshop, cluster: Cluster, one: Node, images: Iterable[Image]) -
 
 def furnish(shop: Workshop, cluster: Cluster, one: Node) -> None:
     """The images that a node needs before any pod."""
-    give(shop, cluster, one, [make(shop, image) for image in node_images()])
+    with alone(shop):
+        give(shop, cluster, one, [make(shop, image) for image in node_images()])

@@ -18,6 +18,14 @@ def manifest_of(layout: Path, name: str) -> dict[str, Any] | None:
     return next((entry for entry in entries(layout) if entry.get("annotations", {}).get(REF_NAME) == name), None)
 
 
+def holds(layout: Path, name: str) -> bool:
+    """The image and every blob of it."""
+    entry = manifest_of(layout, name)
+    if entry is None or not blob(layout, entry["digest"]).exists():
+        return False
+    return all(blob(layout, digest).exists() for digest in blobs_of(layout, entry))
+
+
 def entries(layout: Path) -> list[dict[str, Any]]:
     index = layout / "index.json"
     return list(json.loads(index.read_text())["manifests"]) if index.exists() else []
@@ -45,7 +53,8 @@ def forget(layout: Path, names: set[str]) -> None:
     kept = [entry for entry in entries(layout) if entry.get("annotations", {}).get(REF_NAME) not in names]
     index = json.loads((layout / "index.json").read_text())
     (layout / "index.json").write_text(json.dumps({**index, "manifests": kept}))
-    needed = {digest.removeprefix("sha256:") for entry in kept for digest in blobs_of(layout, entry)}
+    whole = [entry for entry in kept if blob(layout, entry["digest"]).exists()]
+    needed = {digest.removeprefix("sha256:") for entry in whole for digest in blobs_of(layout, entry)}
     for path in (layout / "blobs" / "sha256").iterdir():
         if path.name not in needed:
             path.unlink()

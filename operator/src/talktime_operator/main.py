@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import httpx
 import kopf
@@ -102,7 +103,14 @@ class Operator:
         ]
         tasks = [asyncio.create_task(work) for work in background]
         watching = asyncio.create_task(
-            kopf.operator(registry=registry, settings=kopf_settings, clusterwide=True, standalone=True)
+            kopf.operator(
+                registry=registry,
+                settings=kopf_settings,
+                clusterwide=True,
+                standalone=True,
+                # Given, because kopf's own guess looks up the user's name and a container's uid has none.
+                identity=cast("Any", self.settings.pod_name),
+            )
         )
         try:
             done, _ = await asyncio.wait([watching, *tasks], return_when=asyncio.FIRST_COMPLETED)

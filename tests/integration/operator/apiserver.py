@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -47,13 +48,14 @@ class ApiServer:
         headers = {"Authorization": f"Bearer {token}"}
         return httpx.Client(base_url=self.url, verify=context, headers=headers, timeout=20, trust_env=False)
 
-    def kubeconfig(self, name: str, token: str = ADMIN_TOKEN) -> Path:
-        path = self.folder / f"{name}.kubeconfig"
+    def kubeconfig(self, path: Path, token: str = ADMIN_TOKEN) -> Path:
+        """Complete in itself, so that another user can read it."""
+        authority = base64.b64encode(self.ca_file.read_bytes()).decode()
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": self.url, "certificate-authority": str(self.ca_file)}}],
+            "clusters": [{"name": "test", "cluster": {"server": self.url, "certificate-authority-data": authority}}],
             "users": [{"name": "test", "user": {"token": token}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +59,14 @@ def namespace(api: httpx.Client) -> str:
 
 
 RELEASE = "talktime"
+# In a pod the uid has no passwd entry; whoever asks for its name fails, and so it does here.
+NAMELESS = """
+import getpass, runpy
+def getuser():
+    raise KeyError("getpwuid(): uid not found")
+getpass.getuser = getuser
+runpy.run_module("talktime_operator", run_name="__main__")
+"""
 SUBJECT = f"system:serviceaccount:{RELEASE}:talktime-operator"
 
 
@@ -100,15 +110,18 @@ def ledger() -> Iterator[Any]:
 
 
 class OperatorProcess:
-    """The real `python -m talktime_operator`, killable at any moment."""
+    """The real operator process, killable at any moment; like its pod it has a bare environment and no user name."""
 
-    def __init__(self, kubeconfig: Path, ledger_url: str, folder: Path, port: int) -> None:
+    def __init__(self, apiserver: Any, user_token: str, ledger_url: str, folder: Path, port: int) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="talktime-operator-"))
+        self._folder.chmod(0o755)
+        kubeconfig = apiserver.kubeconfig(self._folder / "kubeconfig", user_token)
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "operator.log"
         self._child: subprocess.Popen[bytes] | None = None
-        token = folder / "token"
+        token = self._folder / "token"
         token.write_text("operator")
-        keep = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        keep = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
         self._environment = keep | {
             "KUBECONFIG": str(kubeconfig),
             "TALKTIME_NAMESPACE": RELEASE,
@@ -131,10 +144,11 @@ class OperatorProcess:
     def start(self, **environment: str) -> None:
         with self.log.open("ab") as out:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "talktime_operator"],
+                [sys.executable, "-c", NAMELESS],
                 env=self._environment | environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                cwd=self._folder,
             )
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -149,6 +163,7 @@ class OperatorProcess:
         if self._child is not None:
             self._child.kill()
             self._child.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def metrics(self) -> str:
         return httpx.get(f"{self.url}/metrics", trust_env=False).text
@@ -156,8 +171,7 @@ class OperatorProcess:
 
 @pytest.fixture
 def operator(apiserver: Any, operator_token: str, ledger: Any, tmp_path: Path) -> Iterator[OperatorProcess]:
-    kubeconfig = apiserver.kubeconfig("operator", operator_token)
-    process = OperatorProcess(kubeconfig, ledger.url, tmp_path, _sibling("apiserver").free_port())
+    process = OperatorProcess(apiserver, operator_token, ledger.url, tmp_path, _sibling("apiserver").free_port())
     process.start()
     try:
         yield process

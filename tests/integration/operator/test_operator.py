@@ -527,7 +527,7 @@ def test_a_second_replica_waits_and_takes_over(
     until(lambda: _readyz(operator) == "leader")
     folder = tmp_path / "second"
     folder.mkdir()
-    second = type(operator)(apiserver.kubeconfig("second", operator_token), ledger.url, folder, 0)
+    second = type(operator)(apiserver, operator_token, ledger.url, folder, 0)
     port = int(operator.url.rsplit(":", 1)[1]) + 1
     second.url = f"http://127.0.0.1:{port}"
     second.start(TALKTIME_LISTEN_PORT=str(port), TALKTIME_POD_NAME="second")

@@ -23,6 +23,9 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   mv "$PGDATA.new" "$PGDATA"
 fi
 
+# A volume that comes back with a new pod was made group-writable by its fsGroup; PostgreSQL refuses such a folder.
+chmod 0700 "$PGDATA"
+
 exec postgres -D "$PGDATA" \
   -c listen_addresses='*' -c unix_socket_directories=/var/run/postgresql -c timezone=UTC -c log_timezone=UTC \
   -c max_connections=100 -c shared_buffers=64MB -c dynamic_shared_memory_type=mmap

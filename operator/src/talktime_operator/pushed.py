@@ -50,8 +50,13 @@ class Pushed:
         return self._entries
 
     async def load(self) -> None:
+        """Reads the list, or makes an empty one: in a cluster without any Project it is the one object whose sight tells
+        the operator that every index is complete (kopf says so to handlers only)."""
         body = await self._kube.get("ConfigMap", Key(self._namespace, NAME))
-        self._entries = parse_pushed((body or {}).get("data") or {})
+        if body is None:
+            await self._kube.apply(build_pushed(self._namespace, self._entries))
+        else:
+            self._entries = parse_pushed(body.get("data") or {})
 
     async def remember(self, kind: Kind, key: Key) -> None:
         await self._change(self._entries | {(kind, key)})

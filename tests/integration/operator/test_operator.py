@@ -158,6 +158,19 @@ def writes(apiserver: Any, since: float) -> list[str]:
     ]
 
 
+def test_it_is_ready_in_a_cluster_without_any_project(operator: Any, world: World) -> None:
+    operator.stop()
+    world.api.delete(f"/api/v1/namespaces/{RELEASE}/configmaps/talktime-operator-pushed")
+    for labelled in ("configmaps", "pods", "services", "serviceaccounts"):
+        for item in (world.get(f"/api/v1/{labelled}?labelSelector=app.kubernetes.io/managed-by=talktime") or {})[
+            "items"
+        ]:
+            meta = item["metadata"]
+            world.api.delete(f"/api/v1/namespaces/{meta['namespace']}/{labelled}/{meta['name']}")
+    operator.start()
+    until(lambda: _readyz(operator) == "leader")
+
+
 def test_a_project_and_its_pool_get_their_children(operator: Any, world: World, ledger: Any) -> None:
     world.make_pool(replicas=2)
     world.make_project()

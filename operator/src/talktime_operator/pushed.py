@@ -50,8 +50,8 @@ class Pushed:
         return self._entries
 
     async def load(self) -> None:
-        """Reads the list, or makes an empty one: in a cluster without any Project it is the one object whose sight tells
-        the operator that every index is complete (kopf says so to handlers only)."""
+        """Reads the list, or makes an empty one: in a cluster without any Project it is the one object whose sight
+        tells that every index is complete (kopf says so to handlers only)."""
         body = await self._kube.get("ConfigMap", Key(self._namespace, NAME))
         if body is None:
             await self._kube.apply(build_pushed(self._namespace, self._entries))

@@ -160,13 +160,20 @@ def writes(apiserver: Any, since: float) -> list[str]:
 
 def test_it_is_ready_in_a_cluster_without_any_project(operator: Any, world: World) -> None:
     operator.stop()
-    world.api.delete(f"/api/v1/namespaces/{RELEASE}/configmaps/talktime-operator-pushed")
-    for labelled in ("configmaps", "pods", "services", "serviceaccounts"):
-        for item in (world.get(f"/api/v1/{labelled}?labelSelector=app.kubernetes.io/managed-by=talktime") or {})[
-            "items"
-        ]:
-            meta = item["metadata"]
-            world.api.delete(f"/api/v1/namespaces/{meta['namespace']}/{labelled}/{meta['name']}")
+    managed = "labelSelector=app.kubernetes.io/managed-by=talktime"
+    watched = {
+        "/api/v1": [f"{kind}?{managed}" for kind in ("configmaps", "pods", "services", "serviceaccounts")],
+        "/apis/apps/v1": [f"{kind}?{managed}" for kind in ("deployments", "statefulsets")],
+        "/apis/policy/v1": [f"poddisruptionbudgets?{managed}"],
+        "/apis/networking.k8s.io/v1": [f"networkpolicies?{managed}"],
+        GROUP: ["projects", "sfupools", "ratecards"],
+    }
+    for root, kinds in watched.items():
+        for kind in kinds:
+            for item in (world.get(f"{root}/{kind}") or {})["items"]:
+                space = item["metadata"].get("namespace")
+                where = f"{root}/namespaces/{space}" if space else root
+                world.api.delete(f"{where}/{kind.split('?')[0]}/{item['metadata']['name']}")
     operator.start()
     until(lambda: _readyz(operator) == "leader")
 

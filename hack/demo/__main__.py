@@ -70,7 +70,11 @@ def demonstrate(cluster: str, minutes: float | None) -> int:
     folder = state_root() / "demo"
     shutil.rmtree(folder, ignore_errors=True)
     with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for other real sessions on this machine to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         held = hold_all(kube, images, rounds, folder)
     showing.show(kube, since)
     failed = sum(one.summary["failed"] for one in held)

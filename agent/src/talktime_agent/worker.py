@@ -27,11 +27,16 @@ JOB_SHUTDOWN_SECONDS = 60.0
 RESTART_SECONDS = 2.0
 
 
+FULL_LOAD = 0.7
+"""livekit-server gives no job to a worker above its `agents.target_load`, and LiveKit Cloud none above 0.7, whatever
+the worker's own threshold says: so a pod at its capacity says 0.7, not 1."""
+
+
 def load(sessions_per_replica: int) -> Callable[[AgentServer], float]:
-    """Load = sessions / capacity: CPU says little about realtime sessions, which mostly wait."""
+    """Load by sessions of the capacity: CPU says little about realtime sessions, which mostly wait."""
 
     def load_fnc(server: AgentServer) -> float:
-        return len(server.active_jobs) / sessions_per_replica
+        return FULL_LOAD * (len(server.active_jobs) / sessions_per_replica)
 
     return load_fnc
 
@@ -57,7 +62,7 @@ def build_server(settings: AgentSettings) -> AgentServer:
         job_executor_type=JobExecutorType.PROCESS,
         load_fnc=load(settings.sessions_per_replica),
         # Full exactly at capacity; jobs accepted and not yet running count, too.
-        load_threshold=1.0,
+        load_threshold=FULL_LOAD,
         num_idle_processes=settings.warm_processes,
         drain_timeout=settings.drain_seconds,
         shutdown_process_timeout=JOB_SHUTDOWN_SECONDS,

@@ -16,7 +16,7 @@ from talktime_agent.metrics import AgentMetrics
 from talktime_agent.push import PodLink, PushRelay, concerns
 from talktime_agent.recovery import Recovery
 from talktime_agent.spool import Spool
-from talktime_agent.worker import accepting, load
+from talktime_agent.worker import FULL_LOAD, accepting, load
 from talktime_ledger.client import Fenced, SessionClosed, Unavailable
 from talktime_ledger.core.usage import UsageKind
 from talktime_ledger.wire import Close, PushEvent, Usage
@@ -128,9 +128,11 @@ async def test_jobs_are_accepted_at_the_pods_pace_and_declined_when_it_is_crowde
     assert waits == [3.0]
 
 
-def test_load_is_sessions_over_capacity() -> None:
+@pytest.mark.parametrize(("sessions", "expected"), [(0, 0.0), (3, 0.525), (4, FULL_LOAD), (5, 0.875)])
+def test_a_pod_takes_sessions_up_to_its_capacity_and_is_full_exactly_there(sessions: int, expected: float) -> None:
     class Server:
-        active_jobs = (1, 2, 3)
+        active_jobs = range(sessions)
 
     server: Any = Server()
-    assert load(4)(server) == 0.75
+    assert load(4)(server) == pytest.approx(expected)
+    assert (load(4)(server) >= FULL_LOAD) == (sessions >= 4)

@@ -19,7 +19,8 @@ PAGE = REPOSITORY / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
 Made by `bench/record.py` from `bench/results/`; do not edit. Each script in `bench/` prints its figures as a last line
-`RESULT {json}`; `bench/record.py NAME LOG` keeps it. Absolute figures come from small shared machines: compare runs, not decimals.
+`RESULT {json}`; `bench/record.py NAME LOG` keeps it. Absolute figures come from small shared machines: compare runs,
+not decimals.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -159,12 +160,16 @@ def transcription(config: SessionConfig) -> AudioTranscription | None:
 def fault_of(error: BaseException) -> tuple[str, str] | None:
     """(code, message) when an error of the plugin means that the provider will not serve us; None otherwise.
 
-    The code is looked for in the error's body (events) and in the HTTP status of a refused handshake.
+    The code is looked for in the error's body (events), in the HTTP status of a refused handshake, and in what OpenSSL
+    said of the provider's certificate.
     """
     body = getattr(error, "body", None)
     code = getattr(body, "code", None) or (body.get("code") if isinstance(body, Mapping) else None)
     if code:
         return str(code), str(getattr(body, "message", "") or "")
+    certificate = getattr(error.__cause__, "certificate_error", None)
+    if isinstance(certificate, ssl.SSLCertVerificationError):
+        return "tls_untrusted", certificate.verify_message
     status = getattr(error.__cause__, "status", None)
     match status:
         case 401 | 403:

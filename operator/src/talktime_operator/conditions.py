@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from talktime_ledger.resources.project import Api, ProjectSpec
 from talktime_ledger.wire import BudgetState, ProjectStatus
@@ -132,10 +132,28 @@ def missing_secret(pods: Sequence[Pod]) -> tuple[str, str | None] | None:
     return None
 
 
-_PROVIDER_FIX = {
-    "invalid_api_key": ("InvalidApiKey", "put a valid key into the Secret and restart the agents"),
-    "insufficient_quota": ("QuotaExhausted", "the account at the provider is out of quota or credit: top it up"),
-    "rate_limited": ("RateLimited", "the provider answers 429: raise the account's limits or lower agent.maxReplicas"),
+class _Fault(NamedTuple):
+    """What a provider report's code means: the condition's reason, the fix, the field and what happened there."""
+
+    reason: str
+    fix: str
+    field: str = "secretRef"
+    what: str = "refused"
+
+
+_FAULTS = {
+    "invalid_api_key": _Fault("InvalidApiKey", "put a valid key into the Secret and restart the agents"),
+    "insufficient_quota": _Fault("QuotaExhausted", "the account at the provider is out of quota or credit: top it up"),
+    "rate_limited": _Fault(
+        "RateLimited", "the provider answers 429: raise the account's limits or lower agent.maxReplicas"
+    ),
+    "tls_untrusted": _Fault(
+        "TlsUntrusted",
+        "agents trust their image's CAs or the chart's children.caBundle: put the CA of this server, or of the proxy"
+        " that re-signs its TLS, into children.caBundle (helm upgrade --set-file children.caBundle=...)",
+        field="endpoint",
+        what="showed a certificate that is not trusted",
+    ),
 }
 
 
@@ -164,14 +182,13 @@ def credentials_valid(key: Key, spec: ProjectSpec, pods: Sequence[Pod], ledger: 
     index = {p.name: i for i, p in enumerate(spec.providers)}
     for report in ledger.providers if ledger is not None else ():
         if not report.ok and report.name in index:
-            reason, fix = _PROVIDER_FIX.get(
-                report.code, (_reason(report.code, "ProviderRefused"), "see the provider's message")
+            fault = _FAULTS.get(
+                report.code, _Fault(_reason(report.code, "ProviderRefused"), "see the provider's message")
             )
             said = f" ({report.message})" if report.message else ""
             i = index[report.name]
-            return Finding(
-                kind, "False", reason, f"spec.providers[{i}].secretRef: {report.name} refused{said}; {fix}"[:1900]
-            )
+            text = f"spec.providers[{i}].{fault.field}: {report.name} {fault.what}{said}; {fault.fix}"
+            return Finding(kind, "False", fault.reason, text[:1900])
     if ledger is not None and any(r.ok and r.name in index for r in ledger.providers):
         return Finding(kind, "True", "ProviderAccepted")
     if any(p.ready for p in live):

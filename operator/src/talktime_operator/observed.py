@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -137,7 +138,8 @@ class Child:
             generation=meta.get("generation", 0),
             replicas=spec.get("replicas"),
             ready=status.get("readyReplicas", 0),
-            data=dict(body.get("data") or {}) if kind == "ConfigMap" else {},
+            # Interned: a CA bundle is as large as it is the same for every Project.
+            data={k: sys.intern(v) for k, v in (body.get("data") or {}).items()} if kind == "ConfigMap" else {},
             deleting="deletionTimestamp" in meta,
         )
 

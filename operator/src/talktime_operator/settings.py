@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -24,6 +25,7 @@ class OperatorSettings(BaseSettings):
     agent_ledger_url: str | None = Field(None, description="What agents are told. Unset: the Service in full.")
 
     agent_image: str = "talktime/agent:latest"
+    agent_ca_file: Path | None = Field(None, description="PEM: what agents trust. Unset: the CAs of their image.")
     sfu_image: str = "livekit/livekit-server:v1.13.5"
     redis_image: str = "redis:7"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
@@ -49,6 +51,21 @@ class OperatorSettings(BaseSettings):
     agent_grace: int = Field(
         4 * 3600 + 600, description="Grace of agent pods: longer than the agent's own drain, so no session is cut."
     )
+
+    @field_validator("agent_ca_file")
+    @classmethod
+    def _holds_certificates(cls, path: Path | None) -> Path | None:
+        """Agents that cannot read their CAs would all fail; better that this operator does not start."""
+        if path is not None:
+            try:
+                ssl.create_default_context(cafile=path)
+            except OSError as error:
+                raise ValueError(f"{path} is no readable PEM bundle of CAs: {error}") from error
+        return path
+
+    def agent_ca_bundle(self) -> str:
+        """The text of `agent_ca_file`, empty without one."""
+        return self.agent_ca_file.read_text() if self.agent_ca_file is not None else ""
 
     @property
     def ledger_url_for_agents(self) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +14,8 @@ from openai.types.realtime import ResponseCancelEvent, ResponseCreateEvent
 from pydantic import SecretStr
 from talktime_agent.provider import GatedSession, fault_of, talking_model, transcription
 from talktime_ledger.wire import CapsConfig, SessionConfig
+
+from tests.certificates import Authority
 
 
 def config(**more: object) -> SessionConfig:
@@ -88,3 +94,28 @@ def test_what_a_provider_error_means() -> None:
     handshake.__cause__ = RefusedError()
     assert fault_of(handshake) == ("invalid_api_key", "the provider refused the key (HTTP 401)")
     assert fault_of(Exception("socket reset")) is None
+
+
+@pytest.fixture
+async def unknown_server(tmp_path: Path) -> AsyncIterator[str]:
+    """A TLS server whose certificate no CA of this machine has signed."""
+    chain, key = tmp_path / "server.crt", tmp_path / "server.key"
+    for file, text in zip((chain, key), Authority.create().issue("api.openai.com"), strict=True):
+        file.write_text(text)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    server.close()
+
+
+async def test_a_certificate_that_is_not_trusted_is_told_as_such(unknown_server: str) -> None:
+    model = talking_model("m", config(endpoint=unknown_server), SecretStr("k"), Gate(), lambda _: None)
+    session = model.session()
+    told: asyncio.Future[llm.RealtimeModelError] = asyncio.get_running_loop().create_future()
+    session.on("error", lambda event: told.done() or told.set_result(event))
+    async with asyncio.timeout(10):
+        event = await told
+    assert fault_of(event.error) == ("tls_untrusted", "unable to get local issuer certificate")
+    await session.aclose()
+    await model.aclose()

@@ -80,6 +80,17 @@ def test_what_the_provider_says_becomes_a_reason(
     assert "spec.providers[0].secretRef" in finding.message
 
 
+def test_an_untrusted_certificate_names_the_bundle_to_change(
+    key: Key, project_spec: Specs, ledger_status: Statuses
+) -> None:
+    said = "unable to get local issuer certificate"
+    ledger = ledger_status(providers=[{"name": "openai", "ok": False, "code": "tls_untrusted", "message": said}])
+    finding = conditions.credentials_valid(key, project_spec(), [], ledger)
+    assert (finding.status, finding.reason) == ("False", "TlsUntrusted")
+    for words in ("spec.providers[0].endpoint", said, "children.caBundle"):
+        assert words in finding.message
+
+
 def test_a_provider_that_left_the_spec_says_nothing_any_more(
     key: Key, project_spec: Specs, ledger_status: Statuses
 ) -> None:

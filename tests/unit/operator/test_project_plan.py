@@ -72,6 +72,12 @@ def test_children_and_push(seen: Callable[..., Seen]) -> None:
     assert [k.id for k in made.push.accessKeys] == ["server-0", "observer-0", "server-1", "observer-1"]
 
 
+def test_a_bundle_is_there_before_the_pods_that_mount_it(seen: Callable[..., Seen]) -> None:
+    made = plan(seen(agents=AgentSettings("talktime/agent:1", "IfNotPresent", "http://ledger", 15000, "PEM")))
+    assert kinds(made)[-2:] == ["ConfigMap", "Deployment"]
+    assert made.children[-2]["data"] == {"ca.pem": "PEM"}
+
+
 def test_without_a_pool_there_is_no_deployment_and_an_existing_one_is_left_alone(seen: Callable[..., Seen]) -> None:
     made = plan(seen(pool=None, livekit=None))
     assert "Deployment" not in kinds(made)

@@ -11,21 +11,23 @@ from talktime_ledger.resources.schema import Resources
 from talktime_operator import names
 from talktime_operator.names import Key, Manifest, Owner
 
-from . import pod_security
+from . import agent_ca, pod_security
 
 WORKER_PORT = 8081
 METRICS_PORT = 8082
 TOKEN_SECONDS = 3600
+CA_FOLDER = "/etc/talktime/ca"
 
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """What the operator's settings say about agents."""
+    """What the operator's settings say about agents. `ca_bundle`: PEM, empty for the CAs of the image."""
 
     image: str
     pull_policy: Literal["Always", "IfNotPresent", "Never"]
     ledger_url: str
     grace_seconds: int
+    ca_bundle: str = ""
 
 
 def build_agent_deployment(
@@ -59,6 +61,7 @@ def build_agent_deployment(
 
 
 def _pod(key: Key, spec: ProjectSpec, labels: dict[str, str], livekit_secret: str, settings: AgentSettings) -> Manifest:
+    ca = agent_ca.agent_ca_name(key.name, settings.ca_bundle) if settings.ca_bundle else None
     return {
         "serviceAccountName": names.agent(key.name),
         "automountServiceAccountToken": False,
@@ -100,6 +103,7 @@ def _pod(key: Key, spec: ProjectSpec, labels: dict[str, str], livekit_secret: st
                     {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod
                     {"name": "spool", "mountPath": "/var/spool/talktime"},
                     {"name": "ledger-token", "mountPath": "/var/run/secrets/talktime", "readOnly": True},
+                    *([{"name": "ca", "mountPath": CA_FOLDER, "readOnly": True}] if ca else []),
                 ],
             }
         ],
@@ -120,6 +124,7 @@ def _pod(key: Key, spec: ProjectSpec, labels: dict[str, str], livekit_secret: st
                     ]
                 },
             },
+            *([{"name": "ca", "configMap": {"name": ca}}] if ca else []),
         ],
     }
 
@@ -133,6 +138,9 @@ def _environment(key: Key, spec: ProjectSpec, livekit_secret: str, settings: Age
         "TALKTIME_PROVIDER_NAMES": ",".join(p.name for p in spec.providers),
         "HOME": "/tmp",  # noqa: S108 - the only place a read-only container may write a cache to
     }
+    if settings.ca_bundle:
+        # Read by OpenSSL (provider, LiveKit's API) and by LiveKit's own client (wss).
+        plain["SSL_CERT_FILE"] = f"{CA_FOLDER}/{agent_ca.FILE}"
     secrets = {
         "LIVEKIT_URL": (livekit_secret, "url"),
         "LIVEKIT_API_KEY": (livekit_secret, "api-key"),

@@ -13,6 +13,7 @@ from talktime_ledger.wire import ProjectPush, ProjectStatus
 
 from talktime_operator import conditions, names, status
 from talktime_operator.children.access_secret import AccessKeys
+from talktime_operator.children.agent_ca import build_agent_ca
 from talktime_operator.children.agent_deployment import AgentSettings, build_agent_deployment
 from talktime_operator.children.agent_network_policy import build_agent_network_policy
 from talktime_operator.children.agent_record import Record, build_agent_record
@@ -88,6 +89,8 @@ def plan(seen: Seen) -> Plan:
         build_disruption_budget(Key(key.namespace, names.agent(key.name)), seen.owner, labels),
         build_agent_record(key, seen.owner, seen.record),
     ]
+    if seen.agents.ca_bundle:
+        children.append(build_agent_ca(key, seen.owner, seen.agents.ca_bundle))
     if seen.livekit is not None:
         secret = seen.livekit.secret_name(key.name)
         children.append(build_agent_deployment(key, seen.owner, spec, decision.replicas, secret, seen.agents))

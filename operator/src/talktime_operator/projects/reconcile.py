@@ -64,6 +64,13 @@ class Projects:
         self._loads = loads
         self._pools = pools
         self._settings = settings
+        self._agents = AgentSettings(
+            settings.agent_image,
+            settings.image_pull_policy,
+            settings.ledger_url_for_agents,
+            settings.agent_grace,
+            settings.agent_ca_bundle(),
+        )
         self._seed = seed
         self._clock = clock
         self._records: dict[str, Record] = {}
@@ -117,12 +124,7 @@ class Projects:
             blocked=blocked,
             fewer_for=self._clock() - since if since is not None else 0.0,
             fewer_after=self._settings.scale_down_after,
-            agents=AgentSettings(
-                self._settings.agent_image,
-                self._settings.image_pull_policy,
-                self._settings.ledger_url_for_agents,
-                self._settings.agent_grace,
-            ),
+            agents=self._agents,
         )
         return seen, _earliest(retry, INSTRUCTIONS_CACHE if spec.agent.config_map_ref is not None else 0.0)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from talktime_ledger.resources.project import ProjectSpec
+from talktime_operator.children.agent_ca import agent_ca_name
 from talktime_operator.children.agent_deployment import AgentSettings, build_agent_deployment
 from talktime_operator.names import Key, Manifest, Owner
 
@@ -67,6 +69,29 @@ def test_the_ledger_token_is_a_projected_volume(build: Callable[..., Manifest]) 
     assert source["serviceAccountToken"]["audience"] == "talktime-ledger"
     mounts = {m["name"]: m["mountPath"] for m in _container(build())["volumeMounts"]}
     assert mounts["ledger-token"] == "/var/run/secrets/talktime"
+
+
+def test_without_a_bundle_agents_trust_the_cas_of_their_image(build: Callable[..., Manifest]) -> None:
+    assert "SSL_CERT_FILE" not in {e["name"] for e in _container(build())["env"]}
+    assert "ca" not in {v["name"] for v in build()["spec"]["template"]["spec"]["volumes"]}
+
+
+def test_a_bundle_is_mounted_read_only_and_another_one_makes_new_pods(
+    key: Key, owner: Owner, project_spec: Callable[..., ProjectSpec]
+) -> None:
+    def build(bundle: str) -> Manifest:
+        settings = replace(SETTINGS, ca_bundle=bundle)
+        return build_agent_deployment(key, owner, project_spec(), 2, "study-livekit-abc", settings)
+
+    manifest = build("one")
+    environment = {e["name"]: e.get("value") for e in _container(manifest)["env"]}
+    assert environment["SSL_CERT_FILE"] == "/etc/talktime/ca/ca.pem"
+    (mount,) = [m for m in _container(manifest)["volumeMounts"] if m["name"] == "ca"]
+    assert mount == {"name": "ca", "mountPath": "/etc/talktime/ca", "readOnly": True}
+    (volume,) = [v for v in manifest["spec"]["template"]["spec"]["volumes"] if v["name"] == "ca"]
+    assert volume["configMap"]["name"] == agent_ca_name("study", "one")
+    assert manifest["spec"]["template"] != build("two")["spec"]["template"]
+    assert manifest["spec"]["selector"] == build("two")["spec"]["selector"]
 
 
 def test_image_and_resources_of_the_project_win(build: Callable[..., Manifest]) -> None:

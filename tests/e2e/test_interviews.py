@@ -20,7 +20,7 @@ import pytest
 
 from hack.demo import showing
 from hack.demo.interviews import Held, Round, hold
-from hack.demo.release import NAMESPACE
+from hack.demo.release import CHART, NAMESPACE
 from tests.conftest import locked_real_sessions
 from tests.e2e.house import House, eventually, open_responses
 
@@ -184,6 +184,20 @@ def test_a_spent_project_refuses_with_numbers_to_the_backend_and_neutrally_to_a_
     assert neutral["status"] == 402
     assert "interview not available" in json.dumps(neutral["body"]).lower()
     assert not MONEY.search(json.dumps(neutral["body"]))
+
+
+def test_every_query_of_the_finance_dashboard_has_data_in_the_real_prometheus(
+    house: House, afternoon: Afternoon
+) -> None:
+    board = json.loads((CHART / "dashboards" / "finance.json").read_text())
+    queries = {target["expr"] for panel in board["panels"] for target in panel.get("targets", [])}
+    assert queries
+
+    def empty() -> list[str]:
+        chosen = {query: query.replace("$namespace", ".*").replace("$project", ".*") for query in queries}
+        return [query for query, asked in chosen.items() if not house.prometheus(asked)]
+
+    eventually("every dashboard query has data", lambda: not empty(), 30, every=5)
 
 
 def post(house: House, url: str, key: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from hack.cluster.layout import REPOSITORY
 from hack.demo.kube import Kube
@@ -23,8 +25,18 @@ class Images:
     registry: str = ""
 
 
-def install(kube: Kube, helm: str, images: Images, *settings: str, values: Path = VALUES) -> None:
-    """`helm upgrade --install`; raises RuntimeError with helm's words and what the pods say."""
+def install(
+    kube: Kube,
+    helm: str,
+    images: Images,
+    *settings: str,
+    values: Path = VALUES,
+    files: Mapping[str, Path] = MappingProxyType({}),
+) -> None:
+    """`helm upgrade --install`; raises RuntimeError with helm's words and what the pods say.
+
+    `settings` are `name=value`, `files` values whose text is a file's.
+    """
     # What an interrupted run left half-way would refuse every later one.
     pending = "owner=helm,name=talktime,status in (pending-install,pending-upgrade,pending-rollback)"
     kube("--namespace", NAMESPACE, "delete", "secret", f"--selector={pending}")
@@ -33,6 +45,7 @@ def install(kube: Kube, helm: str, images: Images, *settings: str, values: Path 
     chosen = [f"image.tag={images.tag}", *([f"image.registry={images.registry}"] if images.registry else []), *settings]
     argv = [helm, "upgrade", "--install", "talktime", str(CHART), "--namespace", NAMESPACE, "--create-namespace"]
     argv += ["--values", str(values), *(part for setting in chosen for part in ("--set", setting))]
+    argv += [part for name, file in files.items() for part in ("--set-file", f"{name}={file}")]
     argv += ["--wait", "--timeout=5m", *([f"--kubeconfig={kube.kubeconfig}"] if kube.kubeconfig else [])]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:

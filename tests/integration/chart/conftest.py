@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -27,8 +28,9 @@ def helm() -> str:
 
 @pytest.fixture(scope="session")
 def render(helm: str) -> Render:
-    def run(*settings: str, notes: bool = False) -> list[dict[str, Any]]:
+    def run(*settings: str, files: Mapping[str, Path] = MappingProxyType({})) -> list[dict[str, Any]]:
         values = [part for setting in settings for part in ("--set", setting)]
+        values += [part for name, file in files.items() for part in ("--set-file", f"{name}={file}")]
         done = subprocess.run(
             [helm, "template", "talktime", str(CHART), "--namespace", "talktime", *values],
             capture_output=True,

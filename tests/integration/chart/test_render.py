@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from talktime_console.settings import Settings as ConsoleSettings
 from talktime_gateway.settings import Settings as GatewaySettings
 from talktime_ledger.server.settings import Settings as LedgerSettings
 from talktime_operator.settings import OperatorSettings
+
+from tests.certificates import Authority
 
 from .conftest import CHART, Render
 
@@ -112,7 +115,8 @@ def test_every_setting_the_chart_gives_is_one_the_process_knows(
     render: Render, deployment: str, settings: type[BaseSettings]
 ) -> None:
     common = {"TALKTIME_LOG_LEVEL", "TALKTIME_NAMESPACE", "TALKTIME_POD_NAME"}  # every process, read or not
-    pod = named(render("ledger.issuer=https://issuer.example"), "Deployment", deployment)["spec"]["template"]["spec"]
+    manifests = render("ledger.issuer=https://issuer.example", "children.caBundle=-----BEGIN CERTIFICATE-----")
+    pod = named(manifests, "Deployment", deployment)["spec"]["template"]["spec"]
     given = {env["name"] for container in containers(pod) for env in container["env"]}
     known = {f"TALKTIME_{field}".upper() for field in settings.model_fields}
     assert given - common <= known
@@ -191,8 +195,40 @@ def test_a_registry_goes_before_our_images_only(render: Render) -> None:
     assert given["TALKTIME_SFU_IMAGE"] == "livekit/livekit-server:v1.13.5"
 
 
+def test_a_ca_bundle_reaches_the_operator_and_another_one_restarts_it(
+    render: Render, default: list[Manifest], tmp_path: Path
+) -> None:
+    def operator(manifests: list[Manifest]) -> Manifest:
+        template: Manifest = named(manifests, "Deployment", "talktime-operator")["spec"]["template"]
+        return template
+
+    assert "talktime-agent-ca" not in {m["metadata"]["name"] for m in default}
+    assert "agent-ca" not in str(operator(default))
+    bundle = Authority.create("Körber & <Co>").pem
+    rendered = []
+    for text in (bundle, f"# Körber & <Co>\n{bundle}"):
+        file = tmp_path / "ca.pem"
+        file.write_text(text)
+        manifests = render(files={"children.caBundle": file})
+        assert named(manifests, "ConfigMap", "talktime-agent-ca")["data"] == {"ca.pem": text}
+        (container,) = operator(manifests)["spec"]["containers"]
+        (mount,) = [m for m in container["volumeMounts"] if m["name"] == "agent-ca"]
+        given = {env["name"]: env.get("value") for env in container["env"]}
+        assert given["TALKTIME_AGENT_CA_FILE"] == f"{mount['mountPath']}/ca.pem"
+        assert mount["readOnly"] is True
+        rendered.append(operator(manifests))
+    assert rendered[0] != rendered[1]
+
+
 @pytest.mark.parametrize(
-    "wrong", ["operator.replicaz=2", "logLevel=LOUD", "gateway.replicas=0", "postgres.persistence.size=lots"]
+    "wrong",
+    [
+        "operator.replicaz=2",
+        "logLevel=LOUD",
+        "gateway.replicas=0",
+        "postgres.persistence.size=lots",
+        "children.caBundle=/path",
+    ],
 )
 def test_a_misspelt_or_impossible_value_is_refused(render: Render, wrong: str) -> None:
     with pytest.raises(ValueError, match="values don't meet the specifications"):

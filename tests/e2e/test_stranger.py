@@ -5,58 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hack.demo.release import NAMESPACE, wait_ready
+from hack.demo.release import wait_ready
 from tests.conftest import locked_real_sessions
-from tests.e2e.house import House, eventually
+from tests.e2e.house import House
+from tests.e2e.stranger import Server, run_client, settled
 
 PLACE = "university-of-somewhere"
 STUDY = "sleep-and-work-7"
 SERVER = "their-realtime"
-CLIENT = Path(__file__).with_name("stock_client.py")
-SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
 
 
-def their_server(image: str) -> list[dict[str, Any]]:
-    """Another server that speaks OpenAI Realtime, in their namespace, on a port of their own."""
-    labels = {"app": SERVER}
-    container = {
-        "name": "server",
-        "image": image,
-        "command": ["python", "-m", "talktime_simulator", "serve", "--port", "9443"],
-        "ports": [{"containerPort": 9443}],
-        "env": [{"name": "HOME", "value": "/tmp"}],
-        "readinessProbe": {"httpGet": {"path": "/healthz", "port": 9443}, "periodSeconds": 1},
-        "securityContext": SECURITY,
+def their_secret() -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "llm-credentials", "namespace": PLACE},
+        "stringData": {"token-for-speech": "any-key-of-theirs"},
     }
-    return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PLACE}},
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": SERVER, "namespace": PLACE},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": SERVER, "namespace": PLACE},
-            "spec": {"selector": labels, "ports": [{"port": 9443}]},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "llm-credentials", "namespace": PLACE},
-            "stringData": {"token-for-speech": "any-key-of-theirs"},
-        },
-    ]
 
 
 def their_project() -> dict[str, Any]:
@@ -83,9 +52,10 @@ def their_project() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def study(house: House) -> Iterator[None]:
-    image = f"talktime/simulator:{house.images.tag}"
-    everything = {"apiVersion": "v1", "kind": "List", "items": [*their_server(image), their_project()]}
-    house.kube("apply", "-f", "-", stdin=json.dumps(everything))
+    """Another server that speaks OpenAI Realtime, in their namespace, on a port of their own; and their Project."""
+    server = Server(PLACE, SERVER, f"talktime/simulator:{house.images.tag}", 9443, 9443)
+    items = [*server.manifests(), their_secret(), their_project()]
+    house.kube("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     house.kube("-n", PLACE, "rollout", "status", f"deploy/{SERVER}", "--timeout=120s")
     wait_ready(house.kube, PLACE, STUDY)
     yield
@@ -94,47 +64,10 @@ def study(house: House) -> Iterator[None]:
 
 
 def test_a_strangers_project_holds_an_interview_with_a_stock_client(house: House, study: None) -> None:
-    key = house.kube.secret(PLACE, f"{STUDY}-access", "server-key")
-    endpoint = f"http://talktime-gateway.{NAMESPACE}.svc:8080/v1/projects/{PLACE}/{STUDY}/token"
     with locked_real_sessions():
-        heard = run_client(house, endpoint, key)
+        heard = run_client(house, PLACE, STUDY)
     assert heard["loud_seconds"] > 2, heard
     assert any(identity.startswith("agent") for identity in heard["identities"]), heard
-
-    def counted() -> dict[str, Any] | None:
-        status: dict[str, Any] = house.project(PLACE, STUDY)["status"]
-        over = status["sessions"]["open"] == 0 and Decimal(status["budget"]["posted"]) > 0
-        return status if over and Decimal(status["budget"]["reserved"]) == 0 else None
-
-    status = eventually("the session is over and its cost stands on the Project", counted, 90)
+    status = settled(house, PLACE, STUDY)
     assert Decimal(status["budget"]["posted"]) < Decimal("0.77")
     assert status["budget"]["state"] == "OK"
-
-
-def run_client(house: House, endpoint: str, key: str) -> dict[str, Any]:
-    """The stock client in a pod of their namespace; its last line."""
-    inside = ["-n", PLACE]
-    container = {
-        "name": "client",
-        "image": f"talktime/simulator:{house.images.tag}",
-        "command": ["python", "-c", CLIENT.read_text(), endpoint, "30"],
-        "env": [{"name": "KEY", "value": key}, {"name": "HOME", "value": "/tmp"}],
-        "securityContext": SECURITY,
-    }
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "client", "namespace": PLACE},
-        "spec": {"restartPolicy": "Never", "containers": [container]},
-    }
-    house.kube("apply", "-f", "-", stdin=json.dumps(pod))
-
-    def phase() -> str | None:
-        now = str(house.kube.json(*inside, "get", "pod", "client")["status"]["phase"])
-        return now if now in ("Succeeded", "Failed") else None
-
-    ended = eventually("the client is done", phase, 120, every=1)
-    said = house.kube(*inside, "logs", "client")
-    assert ended == "Succeeded", said
-    last: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
-    return last

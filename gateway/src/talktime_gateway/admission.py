@@ -13,7 +13,7 @@ from .problems import Problem
 
 @dataclass(frozen=True)
 class Caller:
-    """A credential that belongs here. A ticket is only known by its looks until the ledger redeems it."""
+    """A credential that belongs here. A ticket is only known by its looks until it opens a session at the ledger."""
 
     kind: Kind
     project: DirectoryProject

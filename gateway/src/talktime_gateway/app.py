@@ -25,7 +25,7 @@ from .bodies import TicketRequest, TokenRequest, bounded, only_for, read
 from .census import Census, follow_directory, repeat
 from .credentials import Kind, Presented, digest, is_session_id, matches, new_ticket, parse
 from .directory import Cache, View
-from .interviews import Interviews, Issued, Limits
+from .interviews import Guest, Interviews, Issued, Limits
 from .keyring import KeyRing
 from .limits import KeyLimits
 from .media import Media
@@ -161,10 +161,9 @@ async def _issue(door: Door, presented: Presented | None, request: Request, name
         return await door.interviews.rejoin(view, caller, body.room_name, previous, participant_name)
     only_for(False, "previous_token", body.previous_token, "together with room_name only")
     sfu = door.interviews.ready_for(view, caller)
-    participant_key = body.participant_key
-    if caller.kind is Kind.TICKET:
-        participant_key = await door.interviews.redeem(caller, presented.sha256)
-    return await door.interviews.open(caller, sfu, participant_name, participant_key)
+    ticket = presented.sha256 if caller.kind is Kind.TICKET else None
+    guest = Guest(participant_name, body.participant_key, ticket)
+    return await door.interviews.open(caller, sfu, guest)
 
 
 async def tickets(request: Request, namespace: str, name: str) -> JSONResponse:

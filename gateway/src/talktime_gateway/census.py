@@ -173,7 +173,7 @@ class Census:
             return False
         try:
             await self._ledger.close(session.session_id, Close(epoch=fresh.epoch, reason=act.value))
-        except (Fenced, SessionClosed):
+        except (Conflict, Fenced, SessionClosed):
             return False
         return True
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
+from enum import Enum, auto
 from random import Random
 from uuid import UUID
 
-from talktime_ledger.client import LedgerClient, LedgerError, NotFound, Refused
+from talktime_ledger.client import Conflict, LedgerClient, LedgerError, NotFound, Refused
 from talktime_ledger.resources.project import agent_name
 from talktime_ledger.wire import Close, DirectoryProvider, MediaChoice, Session, SessionOpen
 
@@ -41,6 +42,23 @@ class Issued:
 
 
 @dataclass(frozen=True)
+class Guest:
+    """Who is to be interviewed: display name, the caller's key for this person, the hash of the ticket shown."""
+
+    name: str = ""
+    key: str | None = None
+    ticket: str | None = None
+
+
+class Back(Enum):
+    """What became of a session whose room was not made."""
+
+    DONE = auto()
+    KEPT = auto()
+    UNKNOWN = auto()
+
+
+@dataclass(frozen=True)
 class Limits:
     """Knobs of the settings that matter here."""
 
@@ -66,28 +84,22 @@ class Interviews:
         self._node(sfu)
         return sfu
 
-    async def redeem(self, caller: Caller, sha256: str) -> str | None:
-        """Use up a ticket; the participant key it was issued for."""
-        try:
-            ticket = await self._ledger.redeem_ticket(sha256)
-        except LedgerError as error:
-            raise refusals.of_ticket(error) from error
-        if (ticket.namespace, ticket.project) != (caller.project.namespace, caller.project.name):
-            raise Problem(401, "TicketUnknown", "this invitation is not known")
-        return ticket.participant_key
-
-    async def open(self, caller: Caller, sfu: Sfu, name: str, participant_key: str | None) -> Issued:
-        """A new session with its room."""
+    async def open(self, caller: Caller, sfu: Sfu, guest: Guest) -> Issued:
+        """A new session with its room. A ticket is used up by it, or stays good."""
         failure: SfuUnavailable | None = None
         for _ in range(ROOM_ATTEMPTS):
             node_id = self._node(sfu)
-            session = await self._reserve(caller, sfu, node_id, participant_key)
+            session = await self._reserve(caller, sfu, node_id, guest)
             try:
                 await self._make_room(caller, sfu, session, node_id)
             except SfuUnavailable as error:
                 failure = error
-                continue
-            return self._participant(caller, sfu, session, session.participant_identity, name)
+                back = await self._give_back(sfu, session)
+                if back is Back.UNKNOWN and guest.ticket is not None:
+                    break  # a second try would find the ticket used
+                if back is not Back.KEPT:
+                    continue
+            return self._participant(caller, sfu, session, session.participant_identity, guest.name)
         raise Problem(503, "RoomFailed", "the media servers did not take the room", retry_after=WAIT_SEC) from failure
 
     async def rejoin(self, view: View, caller: Caller, room: str, previous: str | None, name: str) -> Issued:
@@ -142,13 +154,13 @@ class Interviews:
             raise Problem(503, chosen.value, f"no node of SFU pool {sfu.pool.name!r} takes rooms now", retry_after=5)
         return chosen.node_id
 
-    async def _reserve(self, caller: Caller, sfu: Sfu, node_id: str, participant_key: str | None) -> Session:
+    async def _reserve(self, caller: Caller, sfu: Sfu, node_id: str, guest: Guest) -> Session:
         """Open at the ledger, with the first provider it accepts."""
         project, session_id = caller.project, new_session_id()
         refused = Problem(503, "NoProvider", "the project offers no provider for new sessions", retry_after=30)
         for provider in providers.order(project.providers, self._random):
             try:
-                session = await self._open_at_ledger(caller, sfu, session_id, provider, node_id, participant_key)
+                session = await self._open_at_ledger(caller, sfu, session_id, provider, node_id, guest)
             except LedgerError as error:
                 refused = refusals.of_open(error)
                 if isinstance(error, Refused) and error.reason in refusals.TRY_NEXT:
@@ -159,14 +171,15 @@ class Interviews:
         raise refused
 
     async def _open_at_ledger(
-        self, caller: Caller, sfu: Sfu, session_id: str, provider: DirectoryProvider, node_id: str, key: str | None
+        self, caller: Caller, sfu: Sfu, session_id: str, provider: DirectoryProvider, node_id: str, guest: Guest
     ) -> Session:
         request = SessionOpen(
             session_id=UUID(session_id),
             namespace=caller.project.namespace,
             project=caller.project.name,
             provider=provider.name,
-            participant_key=key,
+            participant_key=guest.key,
+            ticket_sha256=guest.ticket,
             media=MediaChoice(mode="selfhosted", pool=sfu.pool.name, node_id=node_id),
             observers=tokens.OBSERVERS,
             participant_identity=tokens.PARTICIPANT,
@@ -174,7 +187,7 @@ class Interviews:
         return await self._ledger.open_session(request)
 
     async def _make_room(self, caller: Caller, sfu: Sfu, session: Session, node_id: str) -> None:
-        """CreateRoom; when it fails the session is closed at once, so that nothing stays reserved."""
+        """CreateRoom. Raises SfuUnavailable when nobody said that the room is there."""
         project, now = caller.project, time.monotonic()
         room = NewRoom(
             session.session_id,
@@ -189,22 +202,26 @@ class Interviews:
             self._recent.fail(node_id, now)
             self._metrics.room_failures.labels(sfu.pool.namespace, sfu.pool.name).inc()
             log.warning("CreateRoom on node %s failed: %s", node_id, error, extra={"session": session.session_id})
-            await self._give_back(sfu, session)
             raise
         self._recent.place(node_id, now)
 
-    async def _give_back(self, sfu: Sfu, session: Session) -> None:
-        """Best effort, both at once: what is left over here, the watcher finds within the join timeout."""
-        results = await asyncio.gather(
-            self._ledger.close(session.session_id, Close(epoch=session.epoch, reason="room_failed")),
-            sfu.rooms.delete(session.session_id),  # it may have been made after the answer was given up
-            return_exceptions=True,
-        )
-        for result in results:
-            if isinstance(result, LedgerError):
-                log.warning("closing failed: %s", result, extra={"session": session.session_id})
-            elif isinstance(result, BaseException) and not isinstance(result, SfuUnavailable):
-                raise result
+    async def _give_back(self, sfu: Sfu, session: Session) -> Back:
+        """Money and ticket at once, then the room, which may have been made after its answer was given up.
+
+        What is left over here, the watcher finds within the join timeout.
+        """
+        back = Back.DONE
+        try:
+            await self._ledger.close(session.session_id, Close(epoch=session.epoch, reason="room_failed"))
+        except Conflict:
+            # The room was made after all and its agent is there: the session lives (law 5).
+            return Back.KEPT
+        except LedgerError as error:
+            log.warning("closing failed: %s", error, extra={"session": session.session_id})
+            back = Back.UNKNOWN
+        with contextlib.suppress(SfuUnavailable):
+            await sfu.rooms.delete(session.session_id)
+        return back
 
     def _participant(self, caller: Caller, sfu: Sfu, session: Session, identity: str, name: str) -> Issued:
         token = tokens.participant_token(

@@ -194,7 +194,10 @@ class LedgerClient:
         return response.headers.get("ETag", ""), wire.Directory.model_validate_json(response.content)
 
     async def open_session(self, request: wire.SessionOpen) -> wire.Session:
-        """Reserves and opens; Refused with the reason; NotFound for an unknown or deleted Project or provider."""
+        """Reserves and opens; Refused with the reason; NotFound for an unknown or deleted Project or provider.
+
+        With a ticket also NotFound (reason TicketUnknown), Conflict (Used, Expired); refused: the ticket stays good.
+        """
         return await self._send("POST", "/sessions", wire.Session, request)
 
     async def session(self, session_id: str | UUID) -> wire.Session:
@@ -220,12 +223,6 @@ class LedgerClient:
         """Stores a ticket's hash."""
         await self._do("POST", "/tickets", request)
 
-    async def redeem_ticket(self, sha256: str) -> wire.Ticket:
-        """Uses a ticket up: NotFound, or Conflict with reason Used or Expired. Never retried: a lost answer is a used
-        ticket.
-        """
-        return await self._send("POST", f"/tickets/{sha256}/redeem", wire.Ticket, patience_sec=0)
-
     # -- agent -------------------------------------------------------------------------------------------------------
 
     async def attach(self, session_id: str | UUID, request: wire.Attach) -> wire.Attachment:
@@ -237,7 +234,11 @@ class LedgerClient:
         return await self._send("POST", f"/sessions/{session_id}/use", wire.Grant, request, patience_sec=patience_sec)
 
     async def close(self, session_id: str | UUID, request: wire.Close) -> wire.CostList:
-        """Ends a session; again is harmless; Fenced for an old epoch (usage counted)."""
+        """Ends a session; again is harmless; Fenced for an old epoch (usage counted).
+
+        Conflict for anybody but the agent while one is attached and valid: leave it. Reason `room_failed` gives the
+        ticket back.
+        """
         return await self._send("POST", f"/sessions/{session_id}/close", wire.CostList, request)
 
     def push(self, namespace: str, name: str) -> AsyncIterator[wire.PushEvent]:

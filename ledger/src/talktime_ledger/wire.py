@@ -225,7 +225,7 @@ class MediaChoice(Wire):
 
 class SessionOpen(Wire):
     """Opens a session. `session_id` is a lower-case UUID and the room's name; the same id again returns the same
-    session.
+    session. With `ticket_sha256` that ticket is used up by it, or not at all; its participant key then counts.
     """
 
     session_id: UUID
@@ -233,6 +233,7 @@ class SessionOpen(Wire):
     project: NameText
     provider: Label
     participant_key: Label | None = None
+    ticket_sha256: Sha256 | None = None
     media: MediaChoice = Field(default_factory=MediaChoice)
     observers: tuple[Label, ...] = Field((), max_length=8)
     participant_identity: Label = "participant-1"
@@ -527,14 +528,6 @@ class TicketIssue(Wire):
     participant_key: Label | None = None
 
 
-class Ticket(Wire):
-    """A redeemed ticket."""
-
-    namespace: str
-    project: str
-    participant_key: str | None = None
-
-
 class SpendRow(Wire):
     """One row of the spend report; the keys asked for with `by` are set. Days are UTC."""
 
@@ -589,6 +582,7 @@ class ProblemReason(StrEnum):
     FORBIDDEN = "Forbidden"
     INVALID = "Invalid"
     TOO_LARGE = "TooLarge"
+    TICKET_UNKNOWN = "TicketUnknown"
     USED = "Used"
     EXPIRED = "Expired"
     UNAVAILABLE = "Unavailable"

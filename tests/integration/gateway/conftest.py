@@ -164,6 +164,8 @@ class FakeLedger:
     refuse: dict[str, Any] | None = None
     refuse_providers: set[str] = field(default_factory=set)
     down: bool = False
+    attach_at_close: bool = False
+    close_fails: bool = False
     directory_reads: int = 0
 
     def __post_init__(self) -> None:
@@ -193,9 +195,9 @@ class FakeLedger:
         if parts[0] == "sessions":
             return self._session(parts, body)
         if path == "/tickets":
-            self.tickets[body["sha256"]] = {**body, "used": False}
+            self.tickets[body["sha256"]] = {**body, "used": None}
             return httpx.Response(201, json={})
-        return self._redeem(parts[1])
+        return problem(404, reason="NotFound")
 
     def _directory(self, request: httpx.Request) -> httpx.Response:
         self.directory_reads += 1
@@ -206,14 +208,19 @@ class FakeLedger:
         return httpx.Response(200, content=content, headers={"ETag": etag})
 
     def _open(self, body: dict[str, Any]) -> httpx.Response:
+        refusal = self._ticket_refusal(body)
+        if refusal is not None:
+            return refusal
         if self.refuse is not None:
             return problem(402, **self.refuse)
         if body["provider"] in self.refuse_providers:
             return problem(402, reason="PriceUnknown", detail="no price for the model")
+        ticket = self.tickets.get(body.get("ticket_sha256", ""), {})
+        ticket["used"] = body["session_id"]
         self.sessions[body["session_id"]] = {
             **{key: body[key] for key in ("session_id", "namespace", "project", "provider", "media", "observers")},
             "participant_identity": body["participant_identity"],
-            "participant_key": body.get("participant_key"),
+            "participant_key": ticket.get("participant_key", body.get("participant_key")),
             "api": "OpenAIRealtime",
             "model": "gpt-realtime-2.1-mini",
             "epoch": 1,
@@ -230,8 +237,16 @@ class FakeLedger:
         if session is None:
             return problem(404, reason="NotFound")
         if parts[2:] == ["close"]:
+            if self.attach_at_close and session["state"] == "open":
+                session["attached_at"] = datetime.now(UTC).isoformat()
+                return problem(409, reason="Conflict")
+            if self.close_fails:
+                return problem(503, reason="Unavailable")
             if session["state"] == "open":
                 session |= {"state": "closed", "close_reason": body["reason"], "reserved": "0"}
+                for ticket in self.tickets.values():
+                    if body["reason"] == "room_failed" and ticket["used"] == parts[1]:
+                        ticket["used"] = None
             return httpx.Response(200, json={"session_id": parts[1], "posted": "0", "costs": []})
         if parts[2:] == ["claim"]:
             if body["epoch"] != session["epoch"] + 1:
@@ -241,16 +256,18 @@ class FakeLedger:
             self.transport.setdefault(parts[1], {}).update(body["participant_seconds"])
         return httpx.Response(200, json=session)
 
-    def _redeem(self, sha256: str) -> httpx.Response:
-        ticket = self.tickets.get(sha256)
-        if ticket is None:
-            return problem(404, reason="NotFound")
-        if ticket["used"]:
+    def _ticket_refusal(self, body: dict[str, Any]) -> httpx.Response | None:
+        """Why the request's ticket does not open this session; None when it does, or when there is none."""
+        if "ticket_sha256" not in body:
+            return None
+        ticket = self.tickets.get(body["ticket_sha256"])
+        if ticket is None or (ticket["namespace"], ticket["project"]) != (body["namespace"], body["project"]):
+            return problem(404, reason="TicketUnknown")
+        if ticket["used"] is not None:
             return problem(409, reason="Used")
         if datetime.fromisoformat(ticket["expires_at"]) < datetime.now(UTC):
             return problem(410, reason="Expired")
-        ticket["used"] = True
-        return httpx.Response(200, json={key: ticket.get(key) for key in ("namespace", "project", "participant_key")})
+        return None
 
 
 def problem(status: int, **members: Any) -> httpx.Response:

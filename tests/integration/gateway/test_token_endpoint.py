@@ -227,6 +227,44 @@ async def test_a_ticket_opens_one_interview(gateway: Any, ledger: Any, as_: Any)
         assert (await http.post(TOKEN, headers=as_.of(second), json={})).status_code == 201
 
 
+async def test_a_refused_ticket_opens_the_door_later(gateway: Any, ledger: Any, as_: Any) -> None:
+    async with gateway() as http:
+        mine = await ticket(http, as_)
+        ledger.refuse = {"reason": "BudgetExhausted"}
+        assert (await http.post(TOKEN, params={"ticket": mine}, json={})).status_code == 402
+        ledger.refuse = None
+        ledger.refuse_providers = {"main"}
+        assert (await http.post(TOKEN, params={"ticket": mine}, json={})).status_code == 201
+
+
+async def test_a_ticket_is_good_again_when_the_room_failed(
+    gateway: Any, ledger: Any, as_: Any, seen_again: Any
+) -> None:
+    async with gateway() as http:
+        mine = await ticket(http, as_)
+        ledger.pools[0]["internalURL"] = "ws://127.0.0.1:9"
+        await seen_again(ledger)
+        for close_fails, tries in ((False, 2), (True, 1)):
+            ledger.close_fails, before = close_fails, len(ledger.sessions)
+            answer = await http.post(TOKEN, params={"ticket": mine}, json={})
+            assert (answer.status_code, answer.json()["detail"]) == (503, "interview not available")
+            assert len(ledger.sessions) - before == tries, "no second try while the first still has the ticket"
+            if not close_fails:
+                assert ledger.open_ids() == []
+
+
+async def test_a_session_whose_agent_came_although_the_room_seemed_to_fail_is_kept(
+    gateway: Any, ledger: Any, as_: Any, seen_again: Any
+) -> None:
+    ledger.attach_at_close = True
+    async with gateway() as http:
+        ledger.pools[0]["internalURL"] = "ws://127.0.0.1:9"
+        await seen_again(ledger)
+        answer = await http.post(TOKEN, params={"ticket": await ticket(http, as_)}, json={})
+        assert answer.status_code == 201
+        assert claims(answer.json()["participant_token"])["video"]["room"] in ledger.open_ids()
+
+
 async def test_a_ticket_is_not_used_up_while_there_is_no_place(
     gateway: Any, ledger: Any, as_: Any, seen_again: Any
 ) -> None:

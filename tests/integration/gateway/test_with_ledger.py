@@ -44,11 +44,12 @@ def spec(amount: str = "10") -> ProjectSpec:
     )
 
 
-def push(amount: str = "10", uid: str = "u") -> ProjectPush:
+def push(amount: str = "10", uid: str = "u", *, paused: bool = False) -> ProjectPush:
     keys = (("server", SERVER_KEY), ("observer", OBSERVER_KEY))
     return ProjectPush(
         uid=uid,
         generation=1,
+        paused=paused,
         instructions="Ask three questions.",
         accessKeys=tuple(
             AccessKey.model_validate({"id": kind, "kind": kind, "sha256": hashlib.sha256(key.encode()).hexdigest()})
@@ -128,13 +129,22 @@ async def test_a_spent_budget_refuses_with_numbers_or_neutrally(
         assert (await operator.project("it", "spent")).sessions.refused["BudgetExhausted"] >= 2
 
 
-async def test_a_ticket_works_once(gateway: Any, real_ledger: Any, operator: Any, as_: Any) -> None:
+async def test_a_ticket_works_once_and_only_when_there_is_an_interview(
+    gateway: Any, real_ledger: Any, operator: Any, as_: Any
+) -> None:
     await operator.put_project("it", "invited", push())
     url = "/v1/projects/it/invited"
     async with gateway(client=real_ledger.client("gateway")) as http:
+        await operator.put_project("it", "invited", push(paused=True))
         body = {"expires_in_sec": 60, "participant_key": "p-1"}
         ticket = (await http.post(f"{url}/tickets", headers=as_.of(SERVER_KEY), json=body)).json()["ticket"]
-        assert (await http.post(f"{url}/token", params={"ticket": ticket}, json={})).status_code == 201
+        early = await http.post(f"{url}/token", params={"ticket": ticket}, json={})
+        assert (early.status_code, early.json()["detail"]) == (402, "interview not available")
+        await operator.put_project("it", "invited", push())
+        raced = await asyncio.gather(*(http.post(f"{url}/token", params={"ticket": ticket}, json={}) for _ in range(4)))
+        while not any(answer.status_code == 201 for answer in raced):  # the directory may still say paused
+            raced = [await http.post(f"{url}/token", params={"ticket": ticket}, json={}) for _ in range(2)]
+        assert sum(answer.status_code == 201 for answer in raced) == 1
         again = await http.post(f"{url}/token", params={"ticket": ticket}, json={})
         assert (again.status_code, again.json()["reason"]) == (401, "TicketUsed")
         stranger = await http.post(f"{url}/token", params={"ticket": "ttt_" + "z" * 43}, json={})

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 from talktime_ledger import wire
-from talktime_ledger.client import LedgerClient, NotFound, Refused, SessionClosed
+from talktime_ledger.client import Conflict, LedgerClient, NotFound, Refused, SessionClosed
 from talktime_ledger.core.limits import LimitState
 
 from .conftest import CONSOLE, GATEWAY, OPERATOR, Stand, agent_of, opening, project_push, usage
@@ -127,8 +127,22 @@ async def test_a_session_without_an_agent_costs_nothing(stand: Stand) -> None:
     await stand.assert_laws()
 
 
+async def test_nobody_but_its_agent_closes_a_session_that_an_agent_holds(stand: Stand) -> None:
+    session_id, agent, _ = await start(stand)
+    gateway = stand.client(GATEWAY)
+    with pytest.raises(Conflict) as refused:
+        await gateway.close(session_id, wire.Close(epoch=1, reason="nobody_joined"))
+    assert (refused.value.status, refused.value.reason) == (409, "Conflict")
+    assert (await gateway.session(session_id)).state == "open"
+    await agent.use(session_id, wire.Use(epoch=1, n=1))
+    await gateway.claim(session_id, wire.Claim(epoch=2, reason="no_agent"))
+    await gateway.close(session_id, wire.Close(epoch=2, reason="nobody_joined"))
+    await stand.assert_laws()
+
+
 async def test_the_gateway_closing_a_vanished_agent_assumes_its_open_response(stand: Stand) -> None:
     session_id, _, grant = await start(stand)
+    await stand.backdate(session_id, 301)
     closed = await stand.client(GATEWAY).close(session_id, wire.Close(epoch=1, reason="agent_vanished"))
     assert closed.posted == grant.w == closed.costs[0].unmetered_usd
     await stand.assert_laws()

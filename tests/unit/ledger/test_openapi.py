@@ -32,7 +32,6 @@ def test_every_call_of_the_contract_is_there() -> None:
         "/v1/sessions/{session_id}/transport",
         "/v1/push/{namespace}/{name}",
         "/v1/tickets",
-        "/v1/tickets/{sha256}/redeem",
         "/v1/reports/spend",
         "/v1/reports/sessions",
         "/healthz",

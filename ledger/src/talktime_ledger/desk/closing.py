@@ -10,15 +10,19 @@ from uuid import UUID
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.rates import RateBook
 from talktime_ledger.core.sweep import assumed
+from talktime_ledger.desk.errors import DeskError
 from talktime_ledger.desk.late import post_late
 from talktime_ledger.desk.posting import assume, ensure_costs, post_unmetered, post_usages, replace_assumptions
 from talktime_ledger.desk.using import Refusal, gone, locked, merged_events
-from talktime_ledger.store import accounts, outbox, sessions, usages
+from talktime_ledger.store import accounts, outbox, sessions, tickets, usages
 from talktime_ledger.store.accounts import Move
 from talktime_ledger.store.database import Connection
 from talktime_ledger.store.projects import Project
 from talktime_ledger.store.sessions import Locked, SessionState
-from talktime_ledger.wire import Close
+from talktime_ledger.wire import Close, ProblemReason
+
+ROOM_FAILED = "room_failed"
+"""The gateway's close reason when there never was a room: nobody came by the ticket, it can be used again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ async def close(
             connection, session, request.usages, request.unmetered, request.epoch, in_flight, book, now
         )
         return Closed(after, first=False)
+    if not by_agent and served(session, now):
+        raise DeskError(ProblemReason.CONFLICT, "an agent holds this session")
     if by_agent and request.epoch != session.epoch:
         await post_late(connection, session, request.usages, request.unmetered, request.epoch, ZERO, book, now)
         return Refusal(gone(session, request.epoch))
@@ -55,7 +61,15 @@ async def close(
         events=merged_events(session.events, request.events),
         duration_sec=round(request.duration_sec) or seconds_attached(session, now),
     )
+    if request.reason == ROOM_FAILED and not by_agent:
+        # Before the accounts, as in opening: one order everywhere.
+        await tickets.release(connection, session.id)
     return Closed(await _finish(connection, found.project, session, told, spent, request.reason, now), first=True)
+
+
+def served(session: SessionState, now: datetime) -> bool:
+    """Whether an agent holds the session and its validity runs: then only that agent ends it (law 5)."""
+    return session.worker is not None and session.valid_until > now
 
 
 async def sweep(connection: Connection, session_id: UUID, grace_sec: float) -> SessionState | None:

@@ -18,6 +18,7 @@ STATUS = {
     ProblemReason.FENCED: 409,
     ProblemReason.CLOSED: 409,
     ProblemReason.CONFLICT: 409,
+    ProblemReason.TICKET_UNKNOWN: 404,
     ProblemReason.USED: 409,
     ProblemReason.EXPIRED: 410,
     ProblemReason.TOO_LARGE: 413,

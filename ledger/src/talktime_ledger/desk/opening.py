@@ -17,11 +17,12 @@ from talktime_ledger.desk.granting import outage_reserve, project_account, soft_
 from talktime_ledger.desk.pricing import HOLD, VENDOR, feasible, legs_for
 from talktime_ledger.desk.transport import transport_reserve
 from talktime_ledger.resources.project import Provider
-from talktime_ledger.store import accounts, projects, sessions
+from talktime_ledger.store import accounts, projects, sessions, tickets
 from talktime_ledger.store.accounts import Account, Move
 from talktime_ledger.store.database import Connection
 from talktime_ledger.store.projects import Project
 from talktime_ledger.store.sessions import SessionState
+from talktime_ledger.store.tickets import Ticket
 from talktime_ledger.wire import CapsConfig, ProblemReason, SessionConfig, SessionOpen
 
 
@@ -42,14 +43,16 @@ async def open_session(
     project = await projects.find(connection, request.namespace, request.project)
     if project is None or project.deleted:
         raise DeskError(ProblemReason.NOT_FOUND, f"no Project {request.namespace}/{request.project}")
+    ticket = await _ticket(connection, project, request, now)
     known = await sessions.read(connection, request.session_id)
     if known is not None:
         if known.project_id != project.id or known.provider != request.provider:
             raise DeskError(ProblemReason.CONFLICT, "this session id belongs to another session")
         return known
+    participant_key = ticket.participant_key if ticket is not None else request.participant_key
     terms = terms_of(project, request.provider, book, now)
     account = await project_account(connection, project, now)
-    participant = await _participant_account(connection, project, request.participant_key)
+    participant = await _participant_account(connection, project, participant_key)
     need = _admit(project, account, participant, terms)
     rooms = [Decimal(project.spec.budget.session.limit), *([participant.available] if participant else [])]
     plan = plan_grant(need, ZERO, rooms, account.available, account.open_sessions + 1)
@@ -58,9 +61,31 @@ async def open_session(
     move = Move(ZERO, plan.delta, 1, soft_threshold(project, account))
     if await accounts.grant(connection, account.id, move) is None:
         raise GrantRaceError
-    session = _session(project, request, terms, account, participant, plan.delta, now, valid_sec)
+    told = request.model_copy(update={"participant_key": participant_key})
+    session = _session(project, told, terms, account, participant, plan.delta, now, valid_sec)
     await sessions.insert(connection, session)
+    if request.ticket_sha256 is not None:
+        await tickets.use(connection, request.ticket_sha256, session.id)
     return session
+
+
+async def _ticket(connection: Connection, project: Project, request: SessionOpen, now: datetime) -> Ticket | None:
+    """The request's ticket, held by this transaction; DeskError unless it may open this very session.
+
+    Locked before any account, as in closing: one order everywhere.
+    """
+    if request.ticket_sha256 is None:
+        return None
+    ticket = await tickets.lock(connection, request.ticket_sha256)
+    if ticket is None or ticket.project_id != project.id:
+        raise DeskError(ProblemReason.TICKET_UNKNOWN, "no such ticket")
+    if ticket.used_at is not None:
+        if ticket.session_id == request.session_id:
+            return ticket  # the repeat of an open whose answer was lost
+        raise DeskError(ProblemReason.USED, "the ticket was used")
+    if ticket.expires_at <= now:
+        raise DeskError(ProblemReason.EXPIRED, "the ticket has expired")
+    return ticket
 
 
 def terms_of(project: Project, provider_name: str, book: RateBook, now: datetime) -> Terms:

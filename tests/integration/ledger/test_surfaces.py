@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +12,8 @@ from decimal import Decimal
 import httpx
 import pytest
 from talktime_ledger import wire
-from talktime_ledger.client import Conflict, Invalid, LedgerClient, NotFound
+from talktime_ledger.client import Invalid, LedgerClient
+from talktime_ledger.migrate import head
 from talktime_ledger.resources.rate_card import RateCardSpec
 
 from .conftest import CONSOLE, GATEWAY, OPERATOR, Server, Stand, agent_of, opening, project_push, settings_for, usage
@@ -43,26 +43,6 @@ async def test_the_directory_is_cached_by_its_etag(stand: Stand) -> None:
     assert await gateway.directory(etag) is None, "the same push changes nothing"
     await operator.delete_pool("talktime", "eu")
     assert await gateway.directory(etag) is not None
-
-
-async def test_a_ticket_is_used_once(stand: Stand) -> None:
-    gateway = stand.client(GATEWAY)
-    digest = hashlib.sha256(b"secret").hexdigest()
-    soon = datetime.now(UTC) + timedelta(hours=1)
-    ticket = wire.TicketIssue(namespace="study", project="limit", sha256=digest, expires_at=soon, participant_key="p-1")
-    await gateway.issue_ticket(ticket)
-    raced = await asyncio.gather(*(gateway.redeem_ticket(digest) for _ in range(5)), return_exceptions=True)
-    assert [one for one in raced if isinstance(one, wire.Ticket)] == [
-        wire.Ticket(namespace="study", project="limit", participant_key="p-1")
-    ]
-    assert sum(isinstance(one, Conflict) and one.reason == "Used" for one in raced) == 4
-    with pytest.raises(NotFound):
-        await gateway.redeem_ticket("b" * 64)
-    old = ticket.model_copy(update={"sha256": "c" * 64, "expires_at": datetime.now(UTC) - timedelta(seconds=1)})
-    await gateway.issue_ticket(old)
-    with pytest.raises(Conflict) as expired:
-        await gateway.redeem_ticket("c" * 64)
-    assert (expired.value.status, expired.value.reason) == (410, "Expired")
 
 
 async def test_streams_reach_readers_of_another_replica(stand: Stand) -> None:
@@ -101,12 +81,12 @@ async def receiver(answers: list[int]) -> AsyncIterator[tuple[str, list[dict[str
     got: list[dict[str, object]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        headers = (await reader.readuntil(b"\r\n\r\n")).decode()
         length = next(
-            int(line.split(":")[1]) for line in head.split("\r\n") if line.lower().startswith("content-length")
+            int(line.split(":")[1]) for line in headers.split("\r\n") if line.lower().startswith("content-length")
         )
         got.append(json.loads(await reader.readexactly(length)))
-        assert "application/cloudevents+json" in head
+        assert "application/cloudevents+json" in headers
         status = answers.pop(0) if answers else 200
         writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
         await writer.drain()
@@ -241,7 +221,7 @@ async def test_readiness_names_what_is_missing(stand: Stand, own_postgres: str) 
         answer = await http.get("/readyz")
         assert answer.status_code == 503 and "run migrate" in answer.json()["status"]
     keyless = settings_for(stand.database_url, stand.issuer, jwks_file=stand.issuer.jwks_file.with_name("none"))
-    await stand.sql("UPDATE alembic_version SET version_num = '0001'")
+    await stand.sql("UPDATE alembic_version SET version_num = $1", head())
     await stand.sql("DELETE FROM jwks_cache")
     server = Server(keyless)
     await server.start()
@@ -298,3 +278,21 @@ async def test_it_recovers_when_the_database_drops_every_connection(stand: Stand
     async with asyncio.timeout(10):
         assert (await anext(pushes)).event == "resync", "a reader learns that it may have missed something"
     await stand.assert_laws()
+
+
+async def test_a_session_with_two_models_counts_once_in_every_group(stand: Stand) -> None:
+    session_id = await finished(stand, key="s/r1")
+    await stand.sql(
+        """INSERT INTO session_costs
+             (session_id, project_id, provider, model, ai_cost_usd, total_cost_usd, duration_sec)
+           SELECT session_id, project_id, provider, 'gpt-4o-mini-transcribe', 0.5, 0.5, duration_sec
+           FROM session_costs WHERE session_id = $1""",
+        session_id,
+    )
+    console = stand.client(CONSOLE)
+    for by in ("provider", "day", "day,provider", ""):
+        (row,) = await console.spend(project="limit", by=by)
+        assert (row.sessions, row.duration_sec) == (1, 30), by
+        assert row.total_cost_usd == Decimal("0.504")
+    rows = await console.spend(project="limit", by="model")
+    assert [(row.sessions, row.duration_sec) for row in rows] == [(1, 30), (1, 30)]

@@ -21,6 +21,15 @@ GROUPS = {
     "provider": "c.provider",
     "model": "c.model",
 }
+SUMMED = (
+    "ai_cost_usd",
+    "transport_cost",
+    "total_cost_usd",
+    "unmetered_usd",
+    "audio_in_tokens",
+    "audio_out_tokens",
+    "text_tokens",
+)
 From = Annotated[str | None, Query(alias="from")]
 
 
@@ -51,18 +60,18 @@ async def spend(
     unknown = [key for key in keys if key not in GROUPS]
     if unknown:
         raise DeskError(ProblemReason.INVALID, f"by: {', '.join(unknown)} is none of {', '.join(GROUPS)}")
+    names = ", ".join(["namespace", "project", *keys])
     columns = ", ".join(["p.namespace", "p.name AS project", *(f"{GROUPS[key]} AS {key}" for key in keys)])
-    groups = ", ".join(str(index) for index in range(1, 3 + len(keys)))
-    query = f"""SELECT {columns}, COUNT(DISTINCT c.session_id) AS sessions, SUM(c.ai_cost_usd) AS ai_cost_usd,
-                       SUM(c.transport_cost) AS transport_cost, SUM(c.total_cost_usd) AS total_cost_usd,
-                       SUM(c.unmetered_usd) AS unmetered_usd, SUM(c.audio_in_tokens) AS audio_in_tokens,
-                       SUM(c.audio_out_tokens) AS audio_out_tokens, SUM(c.text_tokens) AS text_tokens,
-                       SUM(c.duration_sec) AS duration_sec
-                FROM session_costs c JOIN projects p ON p.id = c.project_id
-                WHERE ($1::text IS NULL OR p.namespace = $1) AND ($2::text IS NULL OR p.name = $2)
-                  AND ($3::timestamptz IS NULL OR c.created_at >= $3)
-                  AND ($4::timestamptz IS NULL OR c.created_at < $4)
-                GROUP BY {groups} ORDER BY {groups}"""
+    # A session has a row per model: its money adds up, its minutes and itself count once in every group.
+    sums = ", ".join(f"SUM({column}) AS {column}" for column in SUMMED)
+    query = f"""SELECT {names}, COUNT(*) AS sessions, SUM(duration_sec) AS duration_sec, {sums}
+                FROM (SELECT {columns}, c.session_id, MAX(c.duration_sec) AS duration_sec, {sums}
+                      FROM session_costs c JOIN projects p ON p.id = c.project_id
+                      WHERE ($1::text IS NULL OR p.namespace = $1) AND ($2::text IS NULL OR p.name = $2)
+                        AND ($3::timestamptz IS NULL OR c.created_at >= $3)
+                        AND ($4::timestamptz IS NULL OR c.created_at < $4)
+                      GROUP BY {", ".join(str(index) for index in range(1, 4 + len(keys)))}) each
+                GROUP BY {names} ORDER BY {names}"""
     async with parts.transaction() as connection:
         rows = await connection.fetch(query, namespace, project, moment(since), moment(to))
     return SpendReport(rows=tuple(SpendRow.model_validate(dict(row)) for row in rows))

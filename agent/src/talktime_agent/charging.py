@@ -18,6 +18,8 @@ logger = logging.getLogger("talktime.agent.charging")
 ATTEMPT_SECONDS = 5.0
 RETRY_FIRST_SECONDS = 0.5
 RETRY_MOST_SECONDS = 5.0
+# A shrunk grant leaves less than the renewal threshold at once: asking again right away would never end.
+RENEWAL_GAP_SECONDS = 1.0
 
 
 class Charger:
@@ -43,13 +45,23 @@ class Charger:
         self._on_grant = on_grant
         self._on_refused = on_refused
         self._wake = asyncio.Event()
+        self._answered_at = float("-inf")
+        self._later: asyncio.TimerHandle | None = None
         self._answered = asyncio.Condition()
         self._unanswered: Use | None = None
         self._busy = asyncio.Lock()
         self.reachable = True
 
     def kick(self) -> None:
-        """Something changed: talk to the ledger now."""
+        """Something changed: talk to the ledger now; with nothing to tell at most once in RENEWAL_GAP_SECONDS."""
+        left = self._answered_at + RENEWAL_GAP_SECONDS - self._monotonic()
+        if left <= 0 or self._till.owes:
+            self._wake.set()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(left, self._due)
+
+    def _due(self) -> None:
+        self._later = None
         self._wake.set()
 
     async def run(self) -> None:
@@ -97,6 +109,7 @@ class Charger:
                 raise LedgerError("no answer in time") from error
             self._unanswered = None
             self._till.answered(use, grant, sent_at)
+            self._answered_at = self._monotonic()
         if self._till.owes:
             self.kick()
         self._on_grant(grant)

@@ -215,6 +215,48 @@ async def test_while_the_ledger_is_away_validity_runs_from_the_last_answered_req
     assert till.expired
 
 
+async def test_a_shrunk_grant_is_not_asked_for_again_at_once_but_usage_is_posted_at_once(
+    till: Till, time: Time
+) -> None:
+    ledger = Ledger(*({"reserved": "0.02"} for _ in range(9)))
+    charging: Charger
+
+    def again(_: Grant) -> None:
+        assert till.short
+        charging.kick()
+
+    charging = Charger(
+        ledger, "s1", till, interval=20, monotonic=lambda: time.now, on_grant=again, on_refused=lambda _: None
+    )
+    running = asyncio.create_task(charging.run())
+
+    async def uses_after(kick: bool = True) -> int:
+        if kick:
+            charging.kick()
+        await asyncio.sleep(0.01)
+        return len(ledger.uses)
+
+    assert await uses_after() == 1
+    assert [await uses_after() for _ in range(5)] == [1] * 5
+    till.apply([billed("sess/r1")])
+    assert await uses_after() == 2
+    assert await uses_after() == 2
+    time.now += 1.0
+    assert await uses_after() == 3
+    running.cancel()
+
+
+async def test_a_renewal_that_came_too_soon_is_made_later(till: Till, time: Time) -> None:
+    ledger = Ledger()
+    charging = charger(till, ledger, time)
+    await charging.flush()
+    time.now += 0.99
+    running = asyncio.create_task(charging.run())
+    assert await charging.renewed(0.5)
+    assert len(ledger.uses) == 2
+    running.cancel()
+
+
 @pytest.mark.parametrize(("error", "reason"), [(Fenced("old epoch"), "fenced"), (SessionClosed("over"), "closed")])
 async def test_a_refusal_ends_the_charging(till: Till, time: Time, error: Exception, reason: str) -> None:
     reasons: list[str] = []

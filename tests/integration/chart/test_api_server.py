@@ -32,8 +32,9 @@ def server_module() -> Any:
 
 @pytest.fixture(scope="module")
 def kubeconfig(server_module: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with server_module.run(tmp_path_factory.mktemp("apiserver")) as server:
-        yield str(server.kubeconfig("chart"))
+    folder = tmp_path_factory.mktemp("apiserver")
+    with server_module.run(folder) as server:
+        yield str(server.kubeconfig(folder / "chart.kubeconfig"))
 
 
 def run(*command: str, stdin: str | None = None) -> str:

@@ -119,14 +119,10 @@ async def _book(
     kind: str | None = None,
 ) -> Decimal:
     snapshot_id = store.snapshot_key(rates) if rates else None
-    event_id = await store.insert(connection, session.id, key, event, rates)
     unmetered = event.cost_usd if event.unmetered else ZERO
-    if event_id is not None:
-        name = kind or ("unmetered" if event.unmetered else "usage")
-        entry = _entry(
-            session, event, name, event.meters, event.cost_usd, unmetered, event_id, snapshot_id, event.occurred_at
-        )
-        await _write(connection, session, entry, rates)
+    name = kind or ("unmetered" if event.unmetered else "usage")
+    entry = _entry(session, event, name, event.meters, event.cost_usd, unmetered, None, snapshot_id, event.occurred_at)
+    if await store.book(connection, key, event, entry, rates, COST_PROVIDER[Api(session.api)], session.model):
         return event.cost_usd
     old = await store.find(connection, session.id, key)
     if old is None or not supersedes(event, old):
@@ -170,7 +166,7 @@ def _entry(
     meters: Mapping[Meter, int],
     amount: Decimal,
     unmetered: Decimal,
-    event_id: int,
+    event_id: int | None,
     snapshot_id: str | None,
     at: datetime,
 ) -> Entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from talktime_ledger.cards import snapshot_core, snapshot_wire
 from talktime_ledger.desk import closing, opening, using
@@ -124,8 +124,8 @@ async def attach(session_id: UUID, request: Attach, parts: Parts, caller: Who) -
     )
 
 
-@router.post("/sessions/{session_id}/use")
-async def use(session_id: UUID, request: Use, parts: Parts, caller: Who) -> Grant:
+@router.post("/sessions/{session_id}/use", response_model=Grant)
+async def use(session_id: UUID, request: Use, parts: Parts, caller: Who) -> Response:
     """Posts usage, renews."""
     require(caller, Role.AGENT)
 
@@ -141,7 +141,9 @@ async def use(session_id: UUID, request: Use, parts: Parts, caller: Who) -> Gran
     parts.hub.changed(project.namespace, project.name)
     if isinstance(result, using.Refusal):
         raise result.error
-    return result.grant if isinstance(result, Renewal) else result
+    grant = result.grant if isinstance(result, Renewal) else result
+    # Our own model: the framework need not validate it once more.
+    return Response(grant.model_dump_json(by_alias=True), media_type="application/json")
 
 
 @router.post("/sessions/{session_id}/close")

@@ -78,37 +78,6 @@ def _event(row: Record) -> Event:
     )
 
 
-async def insert(
-    connection: Connection, session_id: UUID, key: str, event: Event, rates: RateSnapshot | None
-) -> int | None:
-    """The new event's id, None if the key is already there; its snapshot is kept in the same statement."""
-    value = await connection.fetchval(
-        """WITH kept AS (INSERT INTO price_snapshots (id, card, vendor, model, effective_from, body)
-                         SELECT $11, $12, $13, $14, $15, $16 WHERE $11::text IS NOT NULL ON CONFLICT DO NOTHING)
-           INSERT INTO usage_events (session_id, key, kind, model, meters, occurred_at, status, unmetered, cost_usd,
-                                     epoch, snapshot_id)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-           ON CONFLICT (session_id, key) DO NOTHING RETURNING id""",
-        session_id,
-        key,
-        event.kind,
-        event.model,
-        dict(event.meters),
-        event.occurred_at,
-        event.status,
-        event.unmetered,
-        event.cost_usd,
-        event.epoch,
-        snapshot_key(rates) if rates else None,
-        rates.card if rates else None,
-        rates.vendor if rates else None,
-        rates.model if rates else None,
-        rates.effective_from if rates else None,
-        snapshot_wire(rates).model_dump(mode="json") if rates else None,
-    )
-    return int(value) if value is not None else None
-
-
 async def revise(connection: Connection, event_id: int, event: Event, snapshot_id: str | None) -> None:
     """Replaces the latest revision (the difference is a correction entry)."""
     await connection.execute(
@@ -247,13 +216,14 @@ def cost_difference(entry: Entry) -> dict[str, int | Decimal]:
 
 _COSTS_COLUMNS = ", ".join(COUNTED)
 _COSTS_ADDS = ", ".join(f"{name} = session_costs.{name} + EXCLUDED.{name}" for name in COUNTED)
-_PROJECT_COSTS = f"""INSERT INTO session_costs
-      (session_id, project_id, provider, model, rate_snapshot, {_COSTS_COLUMNS})
-    VALUES ($1, $2, $3, $4, $5, {", ".join(f"${index}" for index in range(6, 6 + len(COUNTED)))})
-    ON CONFLICT (session_id, provider, model) DO UPDATE SET {_COSTS_ADDS},
+_COSTS_ADD = f"""ON CONFLICT (session_id, provider, model) DO UPDATE SET {_COSTS_ADDS},
       rate_snapshot = session_costs.rate_snapshot || COALESCE((SELECT jsonb_agg(item)
         FROM jsonb_array_elements(EXCLUDED.rate_snapshot) item
         WHERE NOT session_costs.rate_snapshot @> jsonb_build_array(item)), '[]'::jsonb)"""
+_PROJECT_COSTS = f"""INSERT INTO session_costs
+      (session_id, project_id, provider, model, rate_snapshot, {_COSTS_COLUMNS})
+    VALUES ($1, $2, $3, $4, $5, {", ".join(f"${index}" for index in range(6, 6 + len(COUNTED)))})
+    {_COSTS_ADD}"""
 
 
 async def project_costs(
@@ -269,6 +239,65 @@ async def project_costs(
     await connection.execute(
         _PROJECT_COSTS, session_id, project_id, provider, model, snapshots, *(sums[name] for name in COUNTED)
     )
+
+
+_BOOK = f"""WITH kept AS (
+      INSERT INTO price_snapshots (id, card, vendor, model, effective_from, body)
+      SELECT $11, $12, $13, $14, $15, $16 WHERE $11::text IS NOT NULL ON CONFLICT DO NOTHING),
+    made AS (
+      INSERT INTO usage_events (session_id, key, kind, model, meters, occurred_at, status, unmetered, cost_usd, epoch,
+                                snapshot_id)
+      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+      ON CONFLICT (session_id, key) DO NOTHING RETURNING id),
+    written AS (
+      INSERT INTO entries (account_id, participant_account_id, project_id, session_id, kind, usage_kind, leg, model,
+                           meters, amount_usd, unmetered_usd, occurred_at, usage_event_id, snapshot_id)
+      SELECT $17, $18, $19, $1, $20, $3, $21, $4, $5, $9, $22, $6, made.id, $11 FROM made),
+    projected AS (
+      INSERT INTO session_costs (session_id, project_id, provider, model, rate_snapshot, {_COSTS_COLUMNS})
+      SELECT $1, $19, $23, $24, $25, {", ".join(f"${index}" for index in range(26, 26 + len(COUNTED)))} FROM made
+      {_COSTS_ADD})
+    SELECT id FROM made"""
+
+
+async def book(
+    connection: Connection, key: str, event: Event, entry: Entry, rates: RateSnapshot | None, provider: str, model: str
+) -> bool:
+    """A new event with its entry, its snapshot and its share of session_costs (of `provider` and the talking `model`),
+    in one statement: all or, if the key is already there, nothing (False).
+    """
+    body = snapshot_wire(rates).model_dump(mode="json") if rates else None
+    sums = cost_difference(entry)
+    value = await connection.fetchval(
+        _BOOK,
+        entry.session_id,
+        key,
+        event.kind,
+        event.model,
+        dict(event.meters),
+        event.occurred_at,
+        event.status,
+        event.unmetered,
+        event.cost_usd,
+        event.epoch,
+        entry.snapshot_id,
+        rates.card if rates else None,
+        rates.vendor if rates else None,
+        rates.model if rates else None,
+        rates.effective_from if rates else None,
+        body,
+        entry.account_id,
+        entry.participant_account_id,
+        entry.project_id,
+        entry.kind,
+        entry.leg,
+        entry.unmetered_usd,
+        provider,
+        model,
+        [body] if body else [],
+        *(sums[name] for name in COUNTED),
+    )
+    return value is not None
 
 
 async def finish_costs(connection: Connection, session_id: UUID, duration_sec: int, turns: int) -> None:

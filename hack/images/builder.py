@@ -126,7 +126,7 @@ def base(shop: Workshop) -> None:
     root = shop.state / "debootstrap"
     shutil.rmtree(root, ignore_errors=True)
     shop.state.mkdir(parents=True, exist_ok=True)
-    run(["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm", str(root), mirror()])
+    run(["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm", str(root), *mirror()])
     for unneeded in (
         "usr/share/doc",
         "usr/share/man",
@@ -151,8 +151,8 @@ def base(shop: Workshop) -> None:
     say(f"the Debian base image is made ({time.monotonic() - began:.0f} s)")
 
 
-def mirror() -> str:
-    """The Debian mirror that this machine's apt uses."""
+def mirror() -> list[str]:
+    """The Debian mirror that this machine's apt uses; none found: debootstrap has a default of its own."""
     lists = [
         Path("/etc/apt/sources.list"),
         *Path("/etc/apt/sources.list.d").glob("*.sources"),
@@ -163,8 +163,8 @@ def mirror() -> str:
         r"https?://[^\s\]]+", "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     ):
         if re.search(r"/debian/?$", address):
-            return str(address)
-    return "http://deb.debian.org/debian"
+            return [str(address)]
+    return []
 
 
 def pause_program(shop: Workshop, go: str) -> None:

@@ -7,7 +7,7 @@ CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=
 
-.PHONY: help demo test check images up down status
+.PHONY: help demo test check images up down status bench-first-run bench-ledger-use
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,3 +38,11 @@ status: ## What of the local cluster runs
 
 down: ## Remove the cluster: processes, mounts, namespaces, cgroups, files
 	@hack/python -m hack.cluster down
+
+bench-first-run: ## Clone, demo twice, tests: what a newcomer waits for, with empty caches (1.5 h); result kept
+	@.venv/bin/python bench/first_run.py | tee $(TALKTIME_STATE)/first_run.log
+	@.venv/bin/python bench/record.py first_run $(TALKTIME_STATE)/first_run.log
+
+bench-ledger-use: ## `use` calls per second through HTTP on real PostgreSQL (1 min); result kept
+	@.venv/bin/python bench/ledger_use.py | tee $(TALKTIME_STATE)/ledger_use.log
+	@.venv/bin/python bench/record.py ledger_use $(TALKTIME_STATE)/ledger_use.log

@@ -1,5 +1,6 @@
 # Thin: every target says what it runs; the work is in hack/. `make` alone prints this help.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 export TALKTIME_STATE ?= $(CURDIR)/.state
 export PATH := $(CURDIR)/.state/bin:$(CURDIR)/.state/pypi/uv/bin:$(PATH)
@@ -10,7 +11,7 @@ REGISTRY ?=
 .PHONY: help demo test check images up down status bench-first-run bench-ledger-use
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  CLUSTER=local|kind|current  MINUTES=30 (one full-length interview)  REGISTRY=registry.example.com/team'
 
 demo: ## Cluster, Talktime, 6 interviews and one that reaches its limit; first run about 25 min, then under 3

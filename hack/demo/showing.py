@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 from hack.cluster.layout import REPOSITORY
 from hack.demo.kube import Kube
 from hack.demo.release import EXAMPLES, NAMESPACE
 
-CHECKER = REPOSITORY / "hack" / "checker.py"
+# The demo itself may run on the system's Python, started before there was a .venv; the checker speaks to PostgreSQL.
+CHECKER = [str(REPOSITORY / ".venv" / "bin" / "python"), str(REPOSITORY / "hack" / "checker.py")]
 
 
 def show(kube: Kube, since: str) -> None:
@@ -39,7 +39,7 @@ def money_adds_up(kube: Kube, folder: Path, *options: str) -> tuple[bool, str]:
         kube.forward(NAMESPACE, "svc/talktime-postgres", 5432) as postgres,
         kube.forward(NAMESPACE, "svc/talktime-prometheus", 9090) as prometheus,
     ):
-        argv = [sys.executable, str(CHECKER), "--truth", f"http://127.0.0.1:{simulator}/truth"]
+        argv = [*CHECKER, "--truth", f"http://127.0.0.1:{simulator}/truth"]
         argv += ["--rates", str(EXAMPLES / "rate-cards"), "--projects", str(projects)]
         argv += ["--dsn", f"postgresql://talktime:{password}@127.0.0.1:{postgres}/talktime"]
         argv += ["--prometheus-url", f"http://127.0.0.1:{prometheus}", *options]

@@ -114,7 +114,7 @@ async def _interview(study: Study, number: int) -> dict[str, Any]:
         study.tell(number, f"refused ({error.status})")
         return {"participant": number, "refused": error.status, "answer": error.body, "problems": [str(error)]}
     study.tell(number, f"session {entry.room}: token after {entry.waited:.1f} s")
-    person = Person(number, study.plan, Voice(VOICES[number % len(VOICES)], 175))
+    person = Person(number, study.plan, Voice(VOICES[number % len(VOICES)], 200))
     watcher, watching = await _watch(study, entry, number)
     telling = asyncio.create_task(_tell_progress(study, person, number))
     try:

@@ -121,8 +121,12 @@ def check(
     usages: list[Row] | None,
     prometheus: Decimal | None,
     posted: Decimal | None,
+    retired: frozenset[str] = frozenset(),
 ) -> Findings:
-    """The whole comparison. `costs`: rows of session_costs; `usages`: rows of usage_events (session_id, key)."""
+    """The whole comparison. `costs`: rows of session_costs; `usages`: rows of usage_events (session_id, key).
+
+    retired: sessions on accounts that a raised `accountGeneration` replaced; metrics and resources show the new ones.
+    """
     findings = Findings()
     priced = {key_of(record): price(record, rates) for record in truth}
     if len(priced) != len(truth):
@@ -148,10 +152,17 @@ def check(
         findings.compare("session_costs.ai_cost_usd, metered", expected, total - unmetered)
         if unmetered:
             findings.lines.append(f"posted at its bound, unmetered: {unmetered} USD")
+    present = expected + unmetered
+    present -= sum((priced[key_of(one)] for one in expected_of if counted.get(key_of(one)) in retired), Decimal(0))
+    present -= sum(
+        (decimal(row.get("unmetered_usd")) for row in costs or [] if str(row["session_id"]) in retired), Decimal(0)
+    )
+    if retired:
+        findings.lines.append(f"on accounts of an earlier generation: {expected + unmetered - present} USD")
     if prometheus is not None:
-        findings.compare("Prometheus", expected + unmetered, prometheus)
+        findings.compare("Prometheus", present, prometheus)
     if posted is not None:
-        findings.compare("kubectl get project, status.budget.posted", expected + unmetered, posted)
+        findings.compare("kubectl get project, status.budget.posted", present, posted)
     return findings
 
 
@@ -265,17 +276,24 @@ def query_prometheus(url: str, query: str) -> Decimal:
     return sum((Decimal(sample["value"][1]) for sample in samples), Decimal(0))
 
 
-async def from_database(dsn: str) -> tuple[list[Row], list[Row]]:
-    """session_costs and usage_events."""
+RETIRED = """
+SELECT s.id FROM sessions s JOIN accounts a ON a.id = s.account_id
+WHERE a.generation < (SELECT MAX(b.generation) FROM accounts b WHERE b.project_id = a.project_id AND b.kind = 'project')
+"""
+
+
+async def from_database(dsn: str) -> tuple[list[Row], list[Row], frozenset[str]]:
+    """session_costs, usage_events, and the sessions on accounts of an earlier generation."""
     import asyncpg  # type: ignore[import-untyped]
 
     connection = await asyncpg.connect(dsn)
     try:
         costs = await connection.fetch("SELECT session_id, ai_cost_usd, unmetered_usd FROM session_costs")
         usages = await connection.fetch("SELECT session_id, key, unmetered FROM usage_events")
+        retired = await connection.fetch(RETIRED)
     finally:
         await connection.close()
-    return [dict(row) for row in costs], [dict(row) for row in usages]
+    return [dict(row) for row in costs], [dict(row) for row in usages], frozenset(str(row["id"]) for row in retired)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -296,14 +314,15 @@ def main(argv: list[str] | None = None) -> int:
         set_rate(rates, change)
     costs = rows_of(options.costs) if options.costs else None
     usages = rows_of(options.usages) if options.usages else None
+    retired: frozenset[str] = frozenset()
     if options.dsn:
-        costs, usages = asyncio.run(from_database(options.dsn))
+        costs, usages, retired = asyncio.run(from_database(options.dsn))
     prometheus = options.prometheus
     if options.prometheus_url:
         prometheus = query_prometheus(options.prometheus_url, options.prometheus_query)
     posted = posted_of(options.projects) if options.projects else None
     try:
-        findings = check(rows_of(options.truth), rates, costs, usages, prometheus, posted)
+        findings = check(rows_of(options.truth), rates, costs, usages, prometheus, posted, retired)
     except LookupError as error:
         print(f"cannot price the truth: {error}", file=sys.stderr)
         return 1

@@ -195,3 +195,18 @@ def test_what_a_killed_agent_lost_must_be_within_the_bound_that_was_posted(files
         (files / "costs.json").write_text(json.dumps([row]))
         usages, costs = str(files / "usages.json"), str(files / "costs.json")
         assert run(files, "--costs", costs, "--usages", usages, "--prometheus", str(known + bound)) == code
+
+
+def test_metrics_and_resources_show_only_the_accounts_of_the_present_generation(files: Path) -> None:
+    """An account that a raised `accountGeneration` replaced stays in the books, not on the resource."""
+    rates = checker.load_rates([files / "card.yaml"])
+    old = [{**record, "provider_session": "sess_0", "item_id": "item_0"} for record in TRUTH]
+    counted = [
+        {"session_id": session, "key": checker.key_of(record)}
+        for session, records in (("s0", old), ("s1", TRUTH))
+        for record in records
+    ]
+    costs = [{"session_id": session, "ai_cost_usd": str(TOTAL), "unmetered_usd": "0"} for session in ("s0", "s1")]
+    books = ([*old, *TRUTH], rates, costs, counted, TOTAL, TOTAL)
+    assert checker.check(*books, frozenset({"s0"})).wrong == []
+    assert len(checker.check(*books).wrong) == 2

@@ -14,7 +14,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  CLUSTER=local|kind|current  MINUTES=30 (one full-length interview)  REGISTRY=registry.example.com/team'
 
-demo: ## Cluster, Talktime, 6 interviews and one that reaches its limit; first run about 25 min, then under 3
+demo: ## Cluster, Talktime, 6 interviews and one that reaches its limit; first run builds for about 25 min, then under 3
 	@REGISTRY=$(REGISTRY) hack/python -m hack.demo --cluster $(CLUSTER) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: ## Everything, from unit to cluster tests, with its own servers and cluster

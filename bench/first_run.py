@@ -33,7 +33,14 @@ def main() -> int:
     if not options.warm:
         caches = {"GOCACHE": "go-build", "GOMODCACHE": "go-modules", "UV_CACHE_DIR": "uv", "PIP_CACHE_DIR": "pip"}
         environment |= {name: str(folder / "caches" / part) for name, part in caches.items()}
-    result: dict[str, object] = {"caches": "warm" if options.warm else "empty", "cores": os.cpu_count()}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
+    )
+    result: dict[str, object] = {
+        "commit": commit.stdout.strip(),
+        "caches": "warm" if options.warm else "empty",
+        "cores": os.cpu_count(),
+    }
     failed = 0
     for name, target in STEPS:
         if options.only and name not in options.only:

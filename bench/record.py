@@ -56,7 +56,9 @@ def main(arguments: list[str]) -> int:
         ).stdout.strip()
         date = datetime.now(UTC).date().isoformat()
         command = f"bench/{name.split('.')[0]}.py"
-        one = {"command": command, "commit": commit, "date": date, "figures": last_result(Path(log).read_text())}
+        figures = last_result(Path(log).read_text())
+        # What was measured may be older than what is checked out when the result is kept.
+        one = {"command": command, "commit": figures.pop("commit", commit), "date": date, "figures": figures}
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(json.dumps(one, indent=1) + "\n")
     fresh = page(kept())

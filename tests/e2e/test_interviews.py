@@ -130,7 +130,7 @@ def test_the_limit_session_wraps_up_once_then_closes_and_nothing_more_is_generat
     [session] = afternoon.limit.sessions
     ledger = ledger_session(house, session["session"])
     events = {event["name"]: moment(event["at"]) for event in ledger["events"]}
-    provider = session_log(house, session)
+    provider = wrapped_up_log(house)
     created = [record for record in provider if record["event"] == "response.create"]
     wrap_ups = [moment(record["at"]) for record in created if record["wrap_up"]]
     assert len(wrap_ups) == 1
@@ -225,8 +225,8 @@ print(httpx.get(os.environ["TALKTIME_LEDGER_URL"] + "/v1/sessions/" + sys.argv[1
     return answer
 
 
-def session_log(house: House, session: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the simulator logged while this session lasted, for the provider session that wrapped up."""
+def wrapped_up_log(house: House) -> list[dict[str, Any]]:
+    """What the simulator logged of the provider sessions that were told to wrap up: the limit session's alone."""
     log = house.simulator_log()
     ours = {record["provider_session"] for record in log if record["event"] == "response.create" and record["wrap_up"]}
     return [record for record in log if record["provider_session"] in ours]

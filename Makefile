@@ -19,7 +19,7 @@ demo: ## Cluster, Talktime, 6 interviews and one that reaches its limit; first r
 
 test: ## Everything, from unit to cluster tests, with its own servers and cluster
 	@hack/python -m hack.machine test
-	@hack/check --without-tests; checked=$$?; .venv/bin/python -m pytest tests && exit $$checked
+	@hack/check --without-tests; checked=$$?; .venv/bin/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder tests && exit $$checked
 
 check: ## Format, lint, types, imports, generated files, unit tests
 	@hack/python -m hack.machine check

@@ -10,8 +10,17 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent
 LOCK = Path(tempfile.gettempdir()) / "talktime-real-sessions.lock"
 """The same file as the demo's (hack/demo): two cores carry about four sessions, whoever holds them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, one part's tests stay on one worker: its servers, or the cluster, start once."""
+    for item in items:
+        kind, *rest = item.path.relative_to(ROOT).parts
+        part = rest[0] if kind == "integration" else kind
+        item.add_marker(pytest.mark.xdist_group(part))
 
 
 @pytest.fixture(autouse=True)

@@ -378,7 +378,7 @@ class GrantBudget(Wire):
 
 class Grant(Wire):
     """Answer of attach and use. `reserved` is held now, goodbye included; `w` = W(cap), `hold` worst cases to be held
-    at once.
+    at once. `outage_reserve` is the part of `reserved` to be spent only while the ledger cannot be reached.
     """
 
     n: int
@@ -394,6 +394,7 @@ class Grant(Wire):
     valid_sec: int = 300
     w: Usd
     hold: int = 1
+    outage_reserve: Usd = money.ZERO
     paused: bool = False
     budget: GrantBudget
 

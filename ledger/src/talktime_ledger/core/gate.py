@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
+from talktime_ledger.core.money import ZERO
+
 # A response may be generated slower than it is spoken, and its `response.done` may come late.
 RESPONSE_SLACK_SEC = 15.0
 
@@ -15,7 +17,7 @@ class Holdings:
     sum of W of open responses.
 
     `reserved` and `goodbye` are those of the last Grant. `validity_left_sec` counts from the sending of that request,
-    monotonic.
+    monotonic. `aside` = outage reserve, 0 while the ledger cannot be reached: then it is there to be spent.
     """
 
     reserved: Decimal
@@ -25,11 +27,12 @@ class Holdings:
     validity_left_sec: float
     fenced: bool = False
     closing: bool = False
+    aside: Decimal = ZERO
 
     @property
     def free(self) -> Decimal:
         """USD a new response may cost at most."""
-        return self.reserved - self.goodbye - self.unsettled - self.in_flight
+        return self.reserved - self.goodbye - self.aside - self.unsettled - self.in_flight
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,15 @@ class Need:
         return usd(self.fixed + self.in_flight + self.w)
 
     @property
-    def spare(self) -> Decimal:
-        """One minute of burn, at least half of W so that renewals stay rare; and what is to last through an outage."""
+    def going(self) -> Decimal:
+        """One minute of burn, at least half of W so that renewals stay rare."""
         burn = self.burn_per_minute if self.burn_per_minute is not None else ZERO
-        return usd(max(burn, self.w * OPENING_BURN_SHARE) + self.outage_reserve)
+        return usd(max(burn, self.w * OPENING_BURN_SHARE))
+
+    @property
+    def spare(self) -> Decimal:
+        """What goes on top of the least; and what is to last through an outage."""
+        return usd(self.going + self.outage_reserve)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,18 @@ def plan_grant(
         # The last of it: one guarded step to what is there; whether more can ever come is said by `final`.
         return GrantPlan(usd(max(ZERO, room)), final=True, sufficient=True)
     return GrantPlan(ZERO, final=True, sufficient=held >= need.least)
+
+
+def set_aside(need: Need, held: Decimal, final: bool) -> Decimal:
+    """USD of `held` that are the outage reserve: the agent spends them only while the ledger cannot be reached.
+
+    What is short is taken from the reserve first, so that it never keeps a response from starting that the ledger would
+    have paid. With nothing beyond (`final`) it is ordinary money: there is nothing left that an outage could withhold,
+    and a session ends at limit - W - C with a reserve as without.
+    """
+    if final:
+        return ZERO
+    return usd(min(need.outage_reserve, max(ZERO, held - need.least - need.going)))
 
 
 def admit_floor(configured: Decimal | None, w: Decimal, goodbye: Decimal, session_limit: Decimal) -> Decimal:

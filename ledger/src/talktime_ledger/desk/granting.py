@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from talktime_ledger.core.grants import Need, next_burn, plan_grant
+from talktime_ledger.core.grants import Need, next_burn, plan_grant, set_aside
 from talktime_ledger.core.limits import (
     Level,
     LimitState,
@@ -123,7 +123,9 @@ async def renew(connection: Connection, project: Project, session: SessionState,
     verdict = judge(position)
     if verdict.state is LimitState.OK and plan.final:
         verdict = Verdict(LimitState.SOFT, "NothingBeyond", "what is held is the last of the budget")
-    after, grant = answer(after, project, account, position, verdict, plan.final, request)
+    final = plan.final or verdict.state is LimitState.HARD
+    aside = set_aside(need, reserved, final)
+    after, grant = answer(after, project, account, position, verdict, plan.final, request, aside)
     return Renewal(after, grant, latched=account.soft_at is not None and held_account.soft_at is None and not rolls)
 
 
@@ -135,6 +137,7 @@ def answer(
     verdict: Verdict,
     final: bool,
     request: Request,
+    aside: Decimal = ZERO,
 ) -> tuple[SessionState, Grant]:
     """Latches soft, hard and the one wrap-up on the session, and says so."""
     soft, hard = verdict.state is LimitState.SOFT, verdict.state is LimitState.HARD
@@ -166,6 +169,7 @@ def answer(
         valid_sec=request.valid_sec,
         w=session.w_usd,
         hold=session.hold,
+        outage_reserve=aside,
         paused=project.paused,
         budget=GrantBudget(
             session_limit=after.limit_usd,

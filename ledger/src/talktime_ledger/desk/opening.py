@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from talktime_ledger.cards import snapshot_wire
+from talktime_ledger.core.closing_texts import spoken_texts
 from talktime_ledger.core.feasibility import Feasibility
 from talktime_ledger.core.grants import Need, admit_floor, plan_grant
 from talktime_ledger.core.money import ZERO, shown
@@ -203,12 +204,13 @@ def _session(
 def config_of(project: Project, provider: Provider) -> SessionConfig:
     """What the agent talks by, frozen at open."""
     agent, caps = project.spec.agent, provider.caps
+    spoken = spoken_texts(agent.language, agent.wrap_up, agent.closing)
     return SessionConfig(
         instructions=project.instructions,
         language=agent.language,
         greeting=agent.greeting,
-        wrapUp=agent.wrap_up,
-        closing=agent.closing,
+        wrapUp=spoken.wrap_up,
+        closing=spoken.closing,
         endpoint=provider.endpoint,
         voice=provider.voice,
         transcriptionModel=provider.transcription_model,

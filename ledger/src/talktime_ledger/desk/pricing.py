@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from talktime_ledger.cards import snapshot_core
+from talktime_ledger.core.closing_texts import spoken_texts
 from talktime_ledger.core.feasibility import Feasibility, judge_feasible
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.pricing import price_or_bound
@@ -58,13 +59,13 @@ def feasible(
     provider: Provider, agent: AgentSpec, instructions: str, session_limit: Decimal, legs: Legs
 ) -> Feasibility:
     """W, C and whether the session limit carries them."""
-    spoken = [agent.greeting or "", agent.wrap_up, agent.closing]
+    texts = spoken_texts(agent.language, agent.wrap_up, agent.closing)
     return judge_feasible(
         legs,
         Caps(provider.caps.context_tokens, provider.caps.response_seconds),
         session_limit=session_limit,
-        instruction_tokens=instruction_tokens_bound(instructions, spoken),
-        closing=agent.closing,
+        instruction_tokens=instruction_tokens_bound(instructions, (agent.greeting or "", *texts)),
+        closing=texts.closing,
         provider=provider.name,
         hold=HOLD[provider.api],
     )

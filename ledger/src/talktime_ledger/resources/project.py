@@ -44,7 +44,9 @@ class OnProjectSoft(StrEnum):
 
 
 class OnLedgerOutage(StrEnum):
-    """What a live session does when its reservation runs out and the ledger cannot be reached."""
+    """What a live session does when the ledger cannot be reached: Drain talks on to the end of what is reserved (or of
+    its validity, 300 s), Terminate ends after 10 s without an answer. Both say goodbye.
+    """
 
     DRAIN = "Drain"
     TERMINATE = "Terminate"
@@ -83,7 +85,11 @@ class Budget(Spec):
     participant: ParticipantBudget | None = None
     on_project_soft: OnProjectSoft = OnProjectSoft.WRAP_UP_IF_SHORT
     on_ledger_outage: OnLedgerOutage = OnLedgerOutage.DRAIN
-    outage_reserve: MoneyString | None = Field(None, description="USD reserved at open, spendable without the ledger.")
+    outage_reserve: MoneyString | None = Field(
+        None,
+        description="USD kept aside in each session, spent only while the ledger cannot be reached. Shrinks first when"
+        " money is short; ordinary money once nothing beyond will come.",
+    )
     include_transport: bool = Field(False, description="Count transport into the budget too.")
     account_generation: int = Field(
         1, ge=1, le=1_000_000, description="Raise it to start a new account for the same namespace/name."
@@ -137,7 +143,11 @@ class AgentSpec(Spec):
 
     instructions: Annotated[str, StringConstraints(max_length=32_000)] | None = None
     config_map_ref: NameRef | None = Field(None, description="ConfigMap with the key `instructions`.")
-    language: Annotated[str, StringConstraints(max_length=35)] = "en"
+    language: Annotated[str, StringConstraints(max_length=35)] = Field(
+        "en",
+        description="Tag of the interview's language. wrapUp and closing left at their English defaults are given in it"
+        " for da, de, es, fr, it, ja, ko, nl, pl, pt, sv, tr and zh; other languages keep English: write your own.",
+    )
     greeting: Text | None = Field(None, description="Instruction for the first words; none: the participant begins.")
     wrap_up: Text = Field(DEFAULT_WRAP_UP, description="Instruction at the soft limit; {minutes} is filled in.")
     closing: Annotated[str, StringConstraints(min_length=1, max_length=300)] = Field(

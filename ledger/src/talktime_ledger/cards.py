@@ -8,6 +8,7 @@ from decimal import Decimal
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.rates import (
     Absent,
+    Allowance,
     Free,
     Price,
     PriceUnknown,
@@ -32,7 +33,20 @@ def rate_card(name: str, spec: RateCardSpec) -> RateCard:
         terms = {_meter(name, meter): _term(name, meter, rate) for meter, rate in entry.meters.items()}
         at = entry.effective_from
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        entries.append(RateEntry(at, terms, entry.source, entry.checked_at.isoformat(), entry.historic or ""))
+        allowances = {
+            _meter(name, meter): Allowance(free.quantity, free.per.value) for meter, free in entry.free_allowance.items()
+        }
+        entries.append(
+            RateEntry(
+                at,
+                terms,
+                entry.source,
+                entry.checked_at.isoformat(),
+                entry.historic or "",
+                allowances,
+                Decimal(entry.monthly_fee or 0),
+            )
+        )
     card = RateCard(name, spec.provider.value, spec.model, tuple(sorted(entries, key=lambda e: e.effective_from)))
     for built in card.entries:
         resolve(card, built)

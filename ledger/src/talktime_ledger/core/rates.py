@@ -43,6 +43,17 @@ Term = Price | SameAs | Free | Absent
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a provider account gets of a meter without charge per `Day` or `Month` (UTC), in the meter's unit.
+
+    It is the account's, not a session's: a session is priced without it (which session got the free part?).
+    """
+
+    quantity: int
+    per: str
+
+
+@dataclass(frozen=True, slots=True)
 class RateEntry:
     """Prices valid from `effective_from` until the next entry of the same model."""
 
@@ -51,6 +62,8 @@ class RateEntry:
     source: str = ""
     checked_at: str = ""
     historic: str = ""
+    allowances: Mapping[Meter, Allowance] = field(default_factory=dict)
+    monthly_fee: Decimal = ZERO
 
 
 @dataclass(frozen=True, slots=True)

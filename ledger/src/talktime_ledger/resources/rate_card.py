@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from .schema import Column, Kind, RateString, Rule, Spec
+from .schema import Column, Kind, MoneyString, RateString, Rule, Spec
 from .status import RateCardStatusFields
 
 
@@ -43,11 +43,36 @@ class MeterRate(Spec):
     )
 
 
+class AllowancePeriod(StrEnum):
+    """When an allowance starts anew (UTC)."""
+
+    DAY = "Day"
+    MONTH = "Month"
+
+
+class FreeAllowance(Spec):
+    """What one provider account gets of a meter without further charge. Usage is still priced; reconcile shows it."""
+
+    quantity: Annotated[int, Field(ge=1, le=10**18)] = Field(
+        description="In the meter's unit: tokens, seconds or bytes."
+    )
+    per: AllowancePeriod = AllowancePeriod.MONTH
+
+
 class RateEntry(Spec):
     """Prices from `effectiveFrom` (inclusive, UTC) until the next entry."""
 
     effective_from: datetime
     meters: dict[MeterName, MeterRate] = Field(min_length=1, max_length=32)
+    free_allowance: dict[MeterName, FreeAllowance] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="By meter: the free quota of a provider account, or what a plan's monthly fee includes. "
+        "It belongs to the account, not to a session: sessions are priced without it, reconcile and economics show it.",
+    )
+    monthly_fee: MoneyString | None = Field(
+        None, description="USD a month for the plan these prices belong to, whatever is used; in no session's price."
+    )
     source: Annotated[str, StringConstraints(min_length=1, max_length=512)]
     checked_at: date
     historic: Annotated[str, StringConstraints(max_length=64)] | None = Field(

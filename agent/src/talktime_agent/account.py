@@ -26,11 +26,15 @@ class Granted:
     valid_sec: float
     final: bool
     limit_state: str
+    outage_reserve: Decimal = ZERO
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """``holds``: bound by key of what is in flight; ``unsettled``: cost by key of usage the ledger has not answered."""
+    """``holds``: bound by key of what is in flight; ``unsettled``: cost by key of usage the ledger has not answered.
+
+    ``away``: the ledger did not answer the last request, so the outage reserve may be spent.
+    """
 
     grant: Granted
     valid_until: float
@@ -38,6 +42,7 @@ class Account:
     unsettled: Mapping[str, Decimal] = field(default_factory=dict)
     fenced: bool = False
     closing: bool = False
+    away: bool = False
 
     @classmethod
     def opened(cls, grant: Granted, sent_at: float) -> Self:
@@ -69,6 +74,7 @@ class Account:
             validity_left_sec=self.valid_until - now,
             fenced=self.fenced,
             closing=self.closing,
+            aside=ZERO if self.away else self.grant.outage_reserve,
         )
 
     def may_respond(self, worst_case: Decimal, longest_sec: float, now: float) -> Decision:
@@ -87,11 +93,23 @@ class Account:
         """Nothing more will come and the next response does not fit."""
         return self.grant.final and self.holdings(now).free < worst_case
 
+    def starved(self, worst_case: Decimal, now: float) -> bool:
+        """The ledger is away and what is held, the outage reserve included, does not pay the next response."""
+        return self.away and self.holdings(now).free < worst_case
+
+    def valid(self, now: float) -> bool:
+        """The grant still stands: nobody has swept the session behind our back."""
+        return not self.fenced and now < self.valid_until
+
     def granted(self, grant: Granted, sent_at: float, settled: Iterable[str]) -> Account:
         """The ledger answered a request sent at ``sent_at`` that carried the usages ``settled``."""
         gone = set(settled)
         left = {key: amount for key, amount in self.unsettled.items() if key not in gone}
-        return replace(self, grant=grant, valid_until=sent_at + grant.valid_sec, unsettled=left)
+        return replace(self, grant=grant, valid_until=sent_at + grant.valid_sec, unsettled=left, away=False)
+
+    def alone(self) -> Account:
+        """The ledger does not answer: what is held must do, the outage reserve with it."""
+        return replace(self, away=True)
 
     def held(self, key: str, worst_case: Decimal) -> Account:
         """Something that costs at most this much begins."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from talktime_ledger.client import Fenced, LedgerError, SessionClosed
 from talktime_ledger.wire import Grant, Use
 
+from talktime_agent.limits import is_outage
 from talktime_agent.ports import LedgerPort
 from talktime_agent.till import Till
 
@@ -50,7 +51,16 @@ class Charger:
         self._answered = asyncio.Condition()
         self._unanswered: Use | None = None
         self._busy = asyncio.Lock()
+        self._urgent = asyncio.Event()
+        self._sent_at = monotonic()
+        self._silent_since = monotonic()
+        self._failures = 0
         self.reachable = True
+
+    @property
+    def outage(self) -> bool:
+        """Whether the ledger is known to be away, and not just slow."""
+        return not self.reachable and is_outage(self._failures, self._monotonic() - self._silent_since)
 
     def kick(self) -> None:
         """Something changed: talk to the ledger now; with nothing to tell at most once in RENEWAL_GAP_SECONDS."""
@@ -74,23 +84,25 @@ class Charger:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
             else:
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._urgent.wait()
             self._wake.clear()
+            self._urgent.clear()
             try:
                 await self.flush()
             except Fenced:
+                self._till.fence()
                 self._on_refused("fenced")
                 return
             except SessionClosed:
                 self._on_refused("closed")
                 return
             except LedgerError as error:
-                if self.reachable:
-                    logger.warning("ledger away, going on with what is held", extra={"why": str(error)})
-                self.reachable = False
+                self._failures += 1
+                self._lost(str(error))
                 pause, retry = retry, min(RETRY_MOST_SECONDS, retry * 2)
             else:
-                self.reachable = True
                 pause, retry = self._interval, RETRY_FIRST_SECONDS
 
     async def flush(self) -> None:
@@ -101,7 +113,7 @@ class Charger:
         async with self._busy:
             use = self._unanswered or self._till.next_use()
             self._unanswered = use
-            sent_at = self._monotonic()
+            sent_at = self._sent_at = self._monotonic()
             try:
                 async with asyncio.timeout(ATTEMPT_SECONDS):
                     grant = await self._ledger.use(self._session_id, use, patience_sec=0)
@@ -110,6 +122,7 @@ class Charger:
             self._unanswered = None
             self._till.answered(use, grant, sent_at)
             self._answered_at = self._monotonic()
+            self._failures, self.reachable = 0, True
         if self._till.owes:
             self.kick()
         self._on_grant(grant)
@@ -117,11 +130,24 @@ class Charger:
             self._answered.notify_all()
 
     async def renewed(self, timeout_sec: float) -> bool:
-        """Asks for a new grant and waits for one; whether an answer came in time."""
+        """Asks for a new grant and waits for one; whether an answer came in time.
+
+        Somebody waits for their answer: a ledger that does not answer meanwhile counts as away, though its attempt may
+        still be under way, so that the outage reserve is there for them.
+        """
+        self._urgent.set()
         self.kick()
         try:
             async with asyncio.timeout(timeout_sec), self._answered:
                 await self._answered.wait()
         except TimeoutError:
+            self._lost("no answer while somebody waits")
             return False
         return True
+
+    def _lost(self, why: str) -> None:
+        if self.reachable:
+            logger.warning("ledger away, going on with what is held", extra={"why": why})
+            self._silent_since = self._sent_at
+        self.reachable = False
+        self._till.alone()

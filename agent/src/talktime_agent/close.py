@@ -25,6 +25,16 @@ SPOKEN = frozenset({"budget", "ledger_outage", "provider_error"})
 NOT_OURS = frozenset({"fenced"})
 
 
+def may_speak(reason: str, valid: bool) -> bool:
+    """Whether the goodbye is said, where somebody is there to hear it."""
+    return valid and reason in SPOKEN
+
+
+def may_delete_room(reason: str, valid: bool) -> bool:
+    """Whether the room is surely ours: beyond our validity another agent may be talking in it."""
+    return valid and reason not in NOT_OURS
+
+
 class Quiet:
     """Waits until nothing is open at the provider. ``changed`` is called after every fact."""
 

@@ -11,11 +11,10 @@ from livekit import api
 from livekit.agents import Agent, AgentSession, AgentStateChangedEvent, ErrorEvent, JobContext
 from livekit.agents.voice.room_io import RoomOptions, TextOutputOptions
 from livekit.rtc.participant import PublishDataError
-from talktime_ledger.resources.project import OnLedgerOutage
 from talktime_ledger.wire import Grant
 
 from talktime_agent.budgeted import Budgeted
-from talktime_agent.close import NOT_OURS, SPOKEN
+from talktime_agent.close import may_delete_room, may_speak
 from talktime_agent.crosscheck import differences
 from talktime_agent.gate import session_instructions
 from talktime_agent.goodbye import Goodbye
@@ -174,12 +173,16 @@ class Interview:
         """Looks at the limits; called after everything that may have changed them, and twice a second."""
         if self._budget.ended.done():
             return
+        away = not self._budget.charger.reachable
         step, reason = next_step(
             Situation(
                 wrap_up_told=self._wrap_up is not None,
                 wrapped_up=self._wrapped_up,
                 exhausted=self._till.exhausted,
-                expired=self._till.expired and not self._budget.charger.reachable,
+                expired=away and self._till.expired,
+                lapsed=away and not self._till.valid,
+                outage=self._budget.charger.outage,
+                starved=self._till.starved,
                 fenced=self._till.account.fenced,
                 on_outage=self._config.onLedgerOutage,
             )
@@ -232,7 +235,7 @@ class Interview:
         if self._observers is not None and self._ctx.room.isconnected():
             await self._send_cost(self._observers)
         self._till.event("left")
-        if reason not in NOT_OURS:
+        if may_delete_room(reason, self._till.valid):
             await self._delete_room()
         # The provider's socket outlives the room: it still brings the usage of what was open.
         await self._budget.usage_in()
@@ -245,9 +248,7 @@ class Interview:
             logger.warning("the session did not close well", exc_info=True)
 
     def _speaks_goodbye(self, reason: str) -> bool:
-        if reason == "ledger_outage" and self._config.onLedgerOutage is OnLedgerOutage.TERMINATE:
-            return False
-        return reason in SPOKEN and self._presence.there and self._ctx.room.isconnected()
+        return may_speak(reason, self._till.valid) and self._presence.there and self._ctx.room.isconnected()
 
     async def _silence(self) -> None:
         """Nothing is heard and nothing is said any more; what is open at the provider is cancelled."""

@@ -22,7 +22,10 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """``exhausted``: the next response cannot be paid; ``expired``: the ledger is silent too long."""
+    """``exhausted``: the next response cannot be paid and nothing more will come. ``outage``: the ledger is known to be
+    away (`is_outage`); ``starved``: meanwhile what is held does not pay the next response; ``expired``: its validity
+    does not carry one; ``lapsed``: it is over altogether.
+    """
 
     wrap_up_told: bool
     wrapped_up: bool
@@ -30,6 +33,19 @@ class Situation:
     expired: bool
     fenced: bool
     on_outage: OnLedgerOutage
+    outage: bool = False
+    starved: bool = False
+    lapsed: bool = False
+
+
+# A restart of the ledger takes a few seconds: only what lasts longer is an outage (RFC 8506: Tx of 10 s).
+OUTAGE_SECONDS = 10.0
+OUTAGE_ATTEMPTS = 3
+
+
+def is_outage(failed_attempts: int, silent_sec: float) -> bool:
+    """Whether the ledger is known to be away: several attempts failed, over some time."""
+    return failed_attempts >= OUTAGE_ATTEMPTS and silent_sec >= OUTAGE_SECONDS
 
 
 def next_step(now: Situation) -> tuple[Step, str]:
@@ -38,8 +54,12 @@ def next_step(now: Situation) -> tuple[Step, str]:
         return Step.LEAVE, "fenced"
     if now.exhausted:
         return Step.CLOSE, "budget"
-    if now.expired:
-        return (Step.CLOSE if now.on_outage is OnLedgerOutage.DRAIN else Step.LEAVE), "ledger_outage"
+    if now.lapsed:
+        # Who slept through the validity may not be the only agent of this session any more: not a word.
+        return Step.LEAVE, "ledger_outage"
+    terminated = now.outage and now.on_outage is OnLedgerOutage.TERMINATE
+    if terminated or now.expired or (now.outage and now.starved):
+        return Step.CLOSE, "ledger_outage"
     if now.wrap_up_told and not now.wrapped_up:
         return Step.WRAP_UP, ""
     return Step.GO_ON, ""

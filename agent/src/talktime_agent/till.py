@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Protocol
 
@@ -42,9 +42,28 @@ class Clock:
     monotonic: Callable[[], float]
 
 
+def steady_seconds() -> float:
+    """Seconds that never jump and count suspension too: a machine that slept comes back to a grant that has lapsed.
+
+    CLOCK_MONOTONIC stands still while the machine is suspended, the ledger's clock does not.
+    """
+    return time.clock_gettime(_STEADY)
+
+
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def session_clock(wall: Callable[[], datetime], steady: Callable[[], float]) -> Clock:
+    """A clock for one session. The wall clock is read once and carried on by the steady one, so that a clock that is
+    set meanwhile neither moves a usage to another price nor turns the order of events.
+    """
+    began, since = wall(), steady()
+    return Clock(wall=lambda: began + timedelta(seconds=steady() - since), monotonic=steady)
+
+
 def system_clock() -> Clock:
-    """The machine's clocks."""
-    return Clock(wall=lambda: datetime.now(UTC), monotonic=time.monotonic)
+    """The machine's clocks, from now on."""
+    return session_clock(lambda: datetime.now(UTC), steady_seconds)
 
 
 def granted(grant: Grant) -> Granted:
@@ -57,6 +76,7 @@ def granted(grant: Grant) -> Granted:
         valid_sec=float(grant.valid_sec),
         final=grant.state is GrantState.FINAL,
         limit_state=str(grant.limit_state),
+        outage_reserve=grant.outage_reserve,
     )
 
 
@@ -128,6 +148,16 @@ class Till:
         """The grant's validity does not carry one more response (the ledger has not answered for long)."""
         decision = self.may_respond()
         return not decision.allowed and decision.reason == "validity"
+
+    @property
+    def starved(self) -> bool:
+        """The ledger is away, and the next response does not fit into what is held, whatever the open ones cost."""
+        return self.quiet and self.account.starved(self.wanted(), self._clock.monotonic())
+
+    @property
+    def valid(self) -> bool:
+        """The session is still ours: beyond the validity another agent may have it, or the sweep."""
+        return self.account.valid(self._clock.monotonic())
 
     @property
     def quiet(self) -> bool:
@@ -209,6 +239,10 @@ class Till:
         """What close must carry: usages not answered, open things at their bound, events."""
         open_ones = tuple(Unmetered(key=key, usd=amount) for key, amount in self.account.holds.items())
         return tuple(self._queue.values()), open_ones, tuple(self._events)
+
+    def alone(self) -> None:
+        """The ledger does not answer."""
+        self.account = self.account.alone()
 
     def fence(self) -> None:
         """Another agent has the session."""

@@ -9,6 +9,8 @@ from typing import Protocol
 from talktime_ledger.core.gate import Decision
 
 RENEWAL_SECONDS = 3.0
+# A ledger that restarts must not end an interview: so often a turn that is not paid for waits for it.
+RENEWAL_ROUNDS = 5
 PREVIOUS_SECONDS = 3.0
 
 
@@ -31,7 +33,7 @@ class Turns:
         refused: Callable[[str], None],
     ) -> None:
         """``answer`` starts a response; ``renewed`` waits for a new grant, ``quiet`` until no response is open
-        (seconds); ``refused`` is told the gate's reason when a turn stays unanswered.
+        (seconds; whether it came); ``refused`` is told the gate's reason when a turn stays unanswered.
         """
         self._money = money
         self._answer = answer
@@ -73,9 +75,13 @@ class Turns:
         # A cancelled answer may not have ended at the provider yet; two at once are refused by it.
         await self._quiet(PREVIOUS_SECONDS)
         decision = self._money.may_respond()
-        if not decision.allowed and decision.reason in ("money", "validity"):
-            await self._renewed(RENEWAL_SECONDS)
+        for _ in range(RENEWAL_ROUNDS):
+            if decision.allowed or decision.reason not in ("money", "validity"):
+                break
+            answered = await self._renewed(RENEWAL_SECONDS)
             decision = self._money.may_respond()
+            if answered:
+                break
         if self._shut:
             return
         if decision.allowed:

@@ -44,7 +44,12 @@ def situation(**changes: Any) -> Situation:
         (situation(wrap_up_told=True, wrapped_up=True), (Step.GO_ON, "")),
         (situation(wrap_up_told=True, exhausted=True), (Step.CLOSE, "budget")),
         (situation(expired=True), (Step.CLOSE, "ledger_outage")),
-        (situation(expired=True, on_outage=OnLedgerOutage.TERMINATE), (Step.LEAVE, "ledger_outage")),
+        (situation(expired=True, on_outage=OnLedgerOutage.TERMINATE), (Step.CLOSE, "ledger_outage")),
+        (situation(outage=True), (Step.GO_ON, "")),
+        (situation(outage=True, on_outage=OnLedgerOutage.TERMINATE), (Step.CLOSE, "ledger_outage")),
+        (situation(outage=True, starved=True), (Step.CLOSE, "ledger_outage")),
+        (situation(starved=True), (Step.GO_ON, "")),
+        (situation(expired=True, lapsed=True), (Step.LEAVE, "ledger_outage")),
         (situation(exhausted=True, fenced=True), (Step.LEAVE, "fenced")),
     ],
 )

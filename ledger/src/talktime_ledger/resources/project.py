@@ -45,7 +45,7 @@ class OnProjectSoft(StrEnum):
 
 class OnLedgerOutage(StrEnum):
     """What a live session does when the ledger cannot be reached: Drain talks on to the end of what is reserved (or of
-    its validity, 300 s), Terminate ends after 10 s without an answer. Both say goodbye.
+    its validity, 300 s), Terminate ends once three attempts over 10 s have failed. Both say goodbye.
     """
 
     DRAIN = "Drain"
@@ -133,6 +133,9 @@ class Provider(Spec):
     tier: int = Field(0, ge=0, le=10, description="Lower tiers first; the next one when every lower one is refused.")
     secret_ref: SecretKeyRef = Field(description="The provider's API key. Read by the kubelet only.")
     endpoint: Url | None = Field(None, description="Another server of the same protocol. Unset: the provider's own.")
+    billing_project: Annotated[str, StringConstraints(max_length=128)] | None = Field(
+        None, description="The provider's project id that its invoices name (OpenAI proj_..., Google Cloud project)."
+    )
     voice: Annotated[str, StringConstraints(max_length=64)] = "marin"
     transcription_model: Annotated[str, StringConstraints(max_length=128)] | None = "gpt-4o-mini-transcribe"
     caps: Caps = Field(default_factory=lambda: Caps.model_validate({}))

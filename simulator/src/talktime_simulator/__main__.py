@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("livekit").setLevel(logging.WARNING)
     parser = argparse.ArgumentParser(prog="talktime_simulator", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="an OpenAI Realtime server that counts tokens")
+    serve = commands.add_parser("serve", help="an OpenAI Realtime and Gemini Live server that counts tokens")
     people = commands.add_parser("participants", help="synthetic participants over real WebRTC")
     # Imported per command: the server image part must not load WebRTC, nor the participants aiohttp's server.
     from . import serving

@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from .conversation import Conversation, input_prompt, item_of, spoken_user_item
-from .faults import FaultPlan
+from .faults import OPENAI, FaultPlan
 from .generation import Generation, Order, Pace
 from .interviewer import given_sentence, is_closing, is_wrap_up, reply, response_instructions
 from .journal import Journal, timestamp
@@ -42,6 +42,8 @@ class World:
     transcription_seconds: float
     new_id: NewId
     now: Callable[[], datetime]
+    connection_seconds: float = 600.0
+    """How long Gemini Live keeps a connection."""
 
 
 class Connection:
@@ -239,7 +241,7 @@ class Connection:
             modality="text" if wanted.get("output_modalities") == ["text"] else settings.modality,
             metadata=wanted.get("metadata"),
             created_at=self._world.now(),
-            faults=self._world.faults.take(),
+            faults=self._world.faults.take(OPENAI),
         )
         turn = sum(1 for item in self._conversation.items if item.body.get("role") == "assistant")
         text = reply(turn, int(digest(self.session_id), 16), extra)

@@ -8,12 +8,18 @@ from typing import Any
 
 
 class Fault(StrEnum):
-    """What can go wrong with a response."""
+    """What can go wrong with a response. `late_usage` and `go_away` are Gemini's only."""
 
     LATE_DONE = "late_done"
     DUPLICATE_DONE = "duplicate_done"
     DROP_SOCKET = "drop_socket"
     LATE_CREATED = "late_created"
+    LATE_USAGE = "late_usage"
+    GO_AWAY = "go_away"
+
+
+OPENAI = frozenset({Fault.LATE_DONE, Fault.DUPLICATE_DONE, Fault.DROP_SOCKET, Fault.LATE_CREATED})
+GEMINI = frozenset(Fault)
 
 
 @dataclass(slots=True)
@@ -37,10 +43,11 @@ class FaultPlan:
             Planned(Fault(body.get("fault", "")), float(body.get("seconds", 1.0)), int(body.get("count", 1)))
         )
 
-    def take(self) -> dict[Fault, float]:
-        """The faults of the next response, used up."""
-        now = {plan.fault: plan.seconds for plan in self.planned if plan.count > 0}
-        for plan in self.planned:
+    def take(self, known: frozenset[Fault]) -> dict[Fault, float]:
+        """The faults of the next response of an API that has the `known` ones, used up; the others wait."""
+        taken = [plan for plan in self.planned if plan.count > 0 and plan.fault in known]
+        now = {plan.fault: plan.seconds for plan in taken}
+        for plan in taken:
             plan.count -= 1
         self.planned = [plan for plan in self.planned if plan.count > 0]
         return now

@@ -22,10 +22,12 @@ STEPS_PER_DELTA = 4
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """`speed`: generation against real time; `first_audio`: seconds until the first delta."""
+    """`speed`: generation against real time; `first_audio`: seconds until the first delta; `playback`: the speed
+    against real time at which Gemini Live believes to be played back (its turns end when it thinks they were heard)."""
 
     speed: float = 3.0
     first_audio: float = 0.25
+    playback: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

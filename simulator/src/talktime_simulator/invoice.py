@@ -35,7 +35,7 @@ def parse_prices(document: Any) -> Prices:
     return prices
 
 
-def costs_page(truth: list[Record], prices: Prices) -> dict[str, Any]:
+def costs_page(truth: list[Record], prices: Prices, project: str | None = None) -> dict[str, Any]:
     """One bucket per UTC day, one result per model and meter. Undelivered responses are billed like any other."""
     used: dict[str, dict[tuple[str, str], Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     for record in truth:
@@ -44,13 +44,13 @@ def costs_page(truth: list[Record], prices: Prices) -> dict[str, Any]:
                 used[record["at"][:10]][record["model"], meter] += Decimal(str(quantity))
     return {
         "object": "page",
-        "data": [_bucket(day, used[day], prices) for day in sorted(used)],
+        "data": [_bucket(day, used[day], prices, project) for day in sorted(used)],
         "has_more": False,
         "next_page": None,
     }
 
 
-def _bucket(day: str, used: dict[tuple[str, str], Decimal], prices: Prices) -> dict[str, Any]:
+def _bucket(day: str, used: dict[tuple[str, str], Decimal], prices: Prices, project: str | None) -> dict[str, Any]:
     start = datetime.fromisoformat(day).replace(tzinfo=UTC)
     results = []
     for (model, meter), quantity in sorted(used.items()):
@@ -65,7 +65,7 @@ def _bucket(day: str, used: dict[tuple[str, str], Decimal], prices: Prices) -> d
                 "amount": {"value": float(quantity * price / unit), "currency": "usd"},
                 "line_item": f"{model}, {meter}",
                 "quantity": float(quantity),
-                "project_id": None,
+                "project_id": project,
             }
         )
     return {

@@ -8,8 +8,6 @@ import numpy as np
 
 SAMPLE_RATE = 24_000
 FRAME_MS = 20
-FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000
-FRAME_BYTES = FRAME_SAMPLES * 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +42,14 @@ class SpeechStopped:
 
 
 class EnergyVad:
-    """Feeds on PCM16 mono 24 kHz in pieces of any length; the audio clock counts what was fed, not the time."""
+    """Feeds on PCM16 mono at `rate` Hz in pieces of any length; the audio clock counts what was fed, not the time."""
 
     ONSET_MS = 60
     """Speech that is shorter than this is a click."""
 
-    def __init__(self, settings: TurnDetection) -> None:
+    def __init__(self, settings: TurnDetection, rate: int = SAMPLE_RATE) -> None:
         self.settings = settings
+        self._frame_samples = rate * FRAME_MS // 1000
         self.position_ms = 0
         self.floor_ms = 0
         self._rest = b""
@@ -76,14 +75,15 @@ class EnergyVad:
     def feed(self, pcm: bytes, detect: bool = True) -> list[SpeechStarted | SpeechStopped]:
         """What `pcm` made certain, in order; without `detect` only the clock moves (turn detection is off)."""
         data = self._rest + pcm
-        whole = len(data) - len(data) % FRAME_BYTES
+        frame_bytes = self._frame_samples * 2
+        whole = len(data) - len(data) % frame_bytes
         self._rest = data[whole:]
         if not detect:
-            self.position_ms += whole // FRAME_BYTES * FRAME_MS
+            self.position_ms += whole // frame_bytes * FRAME_MS
             return []
         if not whole:
             return []
-        frames = np.frombuffer(data[:whole], dtype="<i2").reshape(-1, FRAME_SAMPLES).astype(np.float32)
+        frames = np.frombuffer(data[:whole], dtype="<i2").reshape(-1, self._frame_samples).astype(np.float32)
         levels = np.sqrt(np.mean(frames * frames, axis=1))
         events: list[SpeechStarted | SpeechStopped] = []
         for loud in (levels >= self.settings.level).tolist():
@@ -92,6 +92,12 @@ class EnergyVad:
             if event is not None:
                 events.append(event)
         return events
+
+    def finish(self) -> SpeechStopped | None:
+        """The client says that no more audio comes: ends speech that is going on."""
+        stopped = None if self._started_ms is None else SpeechStopped(self._started_ms, self.position_ms)
+        self.forget()
+        return stopped
 
     def _hear(self, loud: bool) -> SpeechStarted | SpeechStopped | None:
         if self._started_ms is None:

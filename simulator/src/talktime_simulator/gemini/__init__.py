@@ -1,0 +1,1 @@
+"""Gemini Live (BidiGenerateContent) as the Google client libraries speak it, with billing truth."""

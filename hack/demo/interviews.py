@@ -22,7 +22,10 @@ MARGIN_SECONDS = 300
 
 @dataclass(frozen=True)
 class Round:
-    """Some interviews with one Project. `stay`: go on until the other side ends the interview."""
+    """Some interviews with one Project. `stay`: go on until the other side ends the interview.
+
+    `node`: where the participants run; empty: anywhere.
+    """
 
     namespace: str
     project: str
@@ -32,6 +35,7 @@ class Round:
     min_seconds: float = 45
     max_seconds: float = 600
     stay: bool = False
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ def job(name: str, images: Images, wanted: Round) -> dict[str, Any]:
         "containers": [container],
         "volumes": [{"name": "out", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
     }
+    if wanted.node:
+        pod["nodeSelector"] = {"kubernetes.io/hostname": wanted.node}
     labels = {"app.kubernetes.io/name": "talktime", "app.kubernetes.io/component": "participants"}
     return {
         "apiVersion": "batch/v1",

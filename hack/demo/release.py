@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,12 +30,12 @@ def install(
     helm: str,
     images: Images,
     *settings: str,
-    values: Path = VALUES,
+    values: Sequence[Path] = (VALUES,),
     files: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """`helm upgrade --install`; raises RuntimeError with helm's words and what the pods say.
 
-    `settings` are `name=value`, `files` values whose text is a file's.
+    `settings` are `name=value`, `values` files of them (later ones win), `files` values whose text is a file's.
     """
     # What an interrupted run left half-way would refuse every later one.
     pending = "owner=helm,name=talktime,status in (pending-install,pending-upgrade,pending-rollback)"
@@ -44,7 +44,8 @@ def install(
     kube("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds"))
     chosen = [f"image.tag={images.tag}", *([f"image.registry={images.registry}"] if images.registry else []), *settings]
     argv = [helm, "upgrade", "--install", "talktime", str(CHART), "--namespace", NAMESPACE, "--create-namespace"]
-    argv += ["--values", str(values), *(part for setting in chosen for part in ("--set", setting))]
+    argv += [part for each in values for part in ("--values", str(each))]
+    argv += [part for setting in chosen for part in ("--set", setting)]
     argv += [part for name, file in files.items() for part in ("--set-file", f"{name}={file}")]
     argv += ["--wait", "--timeout=5m", *([f"--kubeconfig={kube.kubeconfig}"] if kube.kubeconfig else [])]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import threading
-import wave
-from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from hack.demo.interviews import Held, Round, hold
 from hack.demo.release import CHART, NAMESPACE
 from tests.conftest import locked_real_sessions
 from tests.e2e.house import House, eventually, open_responses
+from tests.e2e.sides import MONEY, ledger_session, moment, post, speech_seconds
 
 INTERVIEWS = Round("demo", "interviews", count=2, concurrency=2)
 LIMIT = Round("demo", "limit", count=1, concurrency=1, stay=True)
@@ -31,7 +28,6 @@ PROCESSES = {
     "ledger": r"-m talktime_ledger serve",
     "gateway": r"-m talktime_gateway",
 }
-MONEY = re.compile(r"cost|budget|usd|\$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -199,54 +195,8 @@ def test_every_query_of_the_finance_dashboard_has_data_in_the_real_prometheus(
     eventually("every dashboard query has data", lambda: not empty(), 30, every=5)
 
 
-def post(house: House, url: str, key: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """POST from inside the cluster; status and JSON body."""
-    script = """
-import json, sys, httpx
-headers = {"Authorization": "Bearer " + sys.stdin.readline().strip()}
-answer = httpx.post(sys.argv[1], headers=headers, json=json.loads(sys.argv[2]))
-print(json.dumps({"status": answer.status_code, "body": answer.json()}))
-"""
-    inside = ["-n", NAMESPACE, "exec", "-i", "deploy/talktime-console", "--", "python", "-c", script]
-    answer: dict[str, Any] = json.loads(house.kube(*inside, url, json.dumps(body or {}), stdin=f"{key}\n"))
-    return answer
-
-
-def ledger_session(house: House, session: str) -> dict[str, Any]:
-    """The ledger's own account of a session, asked with the console's identity."""
-    script = """
-import os, pathlib, sys, httpx
-token = pathlib.Path(os.environ.get("TALKTIME_TOKEN_FILE", "/var/run/secrets/talktime/token")).read_text().strip()
-headers = {"Authorization": "Bearer " + token}
-print(httpx.get(os.environ["TALKTIME_LEDGER_URL"] + "/v1/sessions/" + sys.argv[1], headers=headers).text)
-"""
-    inside = ["-n", NAMESPACE, "exec", "deploy/talktime-console", "--", "python", "-c", script]
-    answer: dict[str, Any] = json.loads(house.kube(*inside, session))
-    return answer
-
-
 def wrapped_up_log(house: House) -> list[dict[str, Any]]:
     """What the simulator logged of the provider sessions that were told to wrap up: the limit session's alone."""
     log = house.simulator_log()
     ours = {record["provider_session"] for record in log if record["event"] == "response.create" and record["wrap_up"]}
     return [record for record in log if record["provider_session"] in ours]
-
-
-def speech_seconds(folder: Path, session: dict[str, Any], since: float) -> float:
-    """Seconds of the recording after `since` (unix time) whose 20 ms frames are above -40 dBFS."""
-    recording = session["recording"]
-    with wave.open(str(folder / recording["file"])) as sound:
-        samples = array("h", sound.readframes(sound.getnframes()))
-        rate = sound.getframerate()
-    start = max(0, int((since - moment(recording["started_at"])) * rate))
-    frame = rate // 50
-    loud = 0
-    for at in range(start, len(samples) - frame, frame):
-        mean = math.sqrt(sum(value * value for value in samples[at : at + frame]) / frame)
-        loud += mean > 32768 * 10 ** (-40 / 20)
-    return loud / 50
-
-
-def moment(at: str | float) -> float:
-    """Unix time of an RFC 3339 string (or of a number, as it is)."""
-    return at if isinstance(at, int | float) else datetime.fromisoformat(at).timestamp()

@@ -15,9 +15,7 @@ from typing import Any
 
 import pytest
 
-from hack.cluster.layout import binaries
 from hack.demo import release
-from hack.demo.kube import find
 from tests.certificates import Authority
 from tests.conftest import locked_real_sessions
 from tests.e2e.house import House, eventually
@@ -89,12 +87,11 @@ def trusting(house: House, stand_in: None, authority: Authority) -> Iterator[str
     """Talktime upgraded to a bundle; the name of the agents' Deployment that had been there before."""
     bundle = house.folder / "ca-bundle.pem"
     bundle.write_text(authority.pem)
-    helm = find(binaries(), "helm")
     try:
-        release.install(house.kube, helm, house.images, files={"children.caBundle": bundle})
+        house.install({"children.caBundle": bundle})
         yield "talktime-agent-interviews"
     finally:
-        release.install(house.kube, helm, house.images)
+        house.install()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,171 @@
+"""The faults. Each touches only what the cluster made: its processes, its pods, its pods' networks, its nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hack.chaos import victims
+from hack.chaos.house import House, eventually
+from hack.chaos.victims import Victim
+from hack.cluster import lifecycle
+from hack.cluster.node import inside
+from hack.cluster.processes import run, running
+from hack.demo.release import NAMESPACE
+
+TABLE = "talktime_chaos"
+LEDGER = r"-m talktime_ledger serve"
+
+
+@dataclass
+class Outage:
+    """When something was away, UTC; `up` once it answers again. `seen`: conditions of a Project meanwhile."""
+
+    down: datetime
+    up: datetime | None = None
+    seen: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return ((self.up or datetime.now(UTC)) - self.down).total_seconds()
+
+
+def kill_job(victim: Victim) -> None:
+    """kill -9 of the session's job process; the worker main of the pod lives on."""
+    os.kill(victim.pid, signal.SIGKILL)
+
+
+def delete_pod(house: House, namespace: str, victim: Victim) -> str:
+    """The victim's pod without any grace, as when a kubelet loses it: its spool goes with it. The pod's name."""
+    name = victims.pod_name(house, namespace, victim.pod_uid)
+    house.kube("-n", namespace, "delete", "pod", name, "--grace-period=0", "--force", "--wait=false")
+    return name
+
+
+def kill_ledger(house: House) -> int:
+    """kill -9 of the ledger's process, whatever it was doing."""
+    return house.kill(LEDGER)
+
+
+@contextlib.contextmanager
+def cut_from_ledger(house: House, victim: Victim) -> Iterator[None]:
+    """The victim's pod cannot reach the ledger's Service while the block runs: packets vanish, in its network alone."""
+    address = house.kube.json("-n", NAMESPACE, "get", "service", "talktime-ledger")["spec"]["clusterIP"]
+    rules = f"table inet {TABLE} {{ chain out {{ type filter hook output priority 0; ip daddr {address} drop; }} }}"
+    # Held open, so that the network can be mended after the process is gone.
+    network = os.open(f"/proc/{victim.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    enter = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{network}", "--", "nft"]
+    try:
+        run([*enter, "-f", "-"], stdin=rules.encode())
+        yield
+    finally:
+        subprocess.run([*enter, "delete", "table", "inet", TABLE], check=False, capture_output=True)
+        os.close(network)
+
+
+@contextlib.contextmanager
+def database_down(house: House, watched: tuple[str, str] | None = None) -> Iterator[Outage]:
+    """PostgreSQL dies without notice and stays away while the block runs; back up afterwards.
+
+    `watched`: a Project (namespace, name) whose LedgerReachable is followed.
+    """
+    inside_release = ["-n", NAMESPACE]
+    house.kube(*inside_release, "scale", "statefulset/talktime-postgres", "--replicas=0")
+    house.kube(*inside_release, "delete", "pod", "talktime-postgres-0", "--grace-period=0", "--force", "--wait=false")
+    outage = Outage(datetime.now(UTC))
+    with _followed(house, watched, outage):
+        try:
+            yield outage
+        finally:
+            house.kube(*inside_release, "scale", "statefulset/talktime-postgres", "--replicas=1")
+            house.kube(*inside_release, "rollout", "status", "statefulset/talktime-postgres", "--timeout=180s")
+            ledger_answers(house)
+            outage.up = datetime.now(UTC)
+        reachable_again(house, watched)
+
+
+@contextlib.contextmanager
+def ledger_down(house: House, watched: tuple[str, str] | None = None) -> Iterator[Outage]:
+    """No ledger at all while the block runs."""
+    inside_release = ["-n", NAMESPACE]
+    house.kube(*inside_release, "scale", "deploy/talktime-ledger", "--replicas=0")
+    house.kube(*inside_release, "delete", "pod", "-l", "app.kubernetes.io/component=ledger", "--wait=false", "--now")
+    outage = Outage(datetime.now(UTC))
+    with _followed(house, watched, outage):
+        try:
+            yield outage
+        finally:
+            house.kube(*inside_release, "scale", "deploy/talktime-ledger", "--replicas=1")
+            ledger_answers(house)
+            outage.up = datetime.now(UTC)
+        reachable_again(house, watched)
+
+
+@contextlib.contextmanager
+def node_down(house: House, name: str) -> Iterator[None]:
+    """The node loses its power while the block runs: kubelet, containerd and every process of its pods at once."""
+    node = next(each for each in house.cluster.nodes if each.name == name)
+    lifecycle.kill(house.cluster, node.init)
+    try:
+        yield
+    finally:
+        lifecycle.restart(house.cluster, node.init)
+        # A node that just came back is Ready in the API server's memory: what counts is that its containers run.
+        assert running(house.cluster.processes, node.init)
+        run([*inside(house.cluster, node), "ctr", "-n", "k8s.io", "version"])
+        house.kube("wait", "--for=condition=Ready", f"node/{name}", "--timeout=120s")
+
+
+def ledger_answers(house: House) -> None:
+    """Until the ledger is ready: it asks its database for that."""
+    house.kube("-n", NAMESPACE, "rollout", "status", "deploy/talktime-ledger", "--timeout=240s")
+    eventually("the ledger is ready", lambda: _ready(house), 240)
+
+
+def _ready(house: House) -> bool:
+    status = house.kube.json("-n", NAMESPACE, "get", "deploy", "talktime-ledger").get("status", {})
+    return int(status.get("readyReplicas", 0)) >= 1
+
+
+def reachable_again(house: House, watched: tuple[str, str] | None) -> None:
+    """Until the Project says so itself."""
+    if watched is not None:
+        eventually(
+            "LedgerReachable is True again",
+            lambda: house.condition(*watched, "LedgerReachable").get("status") == "True",
+            60,
+        )
+
+
+@contextlib.contextmanager
+def _followed(house: House, watched: tuple[str, str] | None, outage: Outage) -> Iterator[None]:
+    """Notes every change of LedgerReachable while the block runs."""
+    done = threading.Event()
+
+    def follow() -> None:
+        while watched is not None and not done.is_set():
+            with contextlib.suppress(RuntimeError):
+                now = house.condition(*watched, "LedgerReachable")
+                if now and (not outage.seen or outage.seen[-1]["status"] != now["status"]):
+                    outage.seen.append(now)
+            done.wait(1)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        done.set()
+        follower.join(30)
+
+
+def stay_away(outage: Outage, seconds: float) -> None:
+    """Lets the outage last so long."""
+    time.sleep(max(0.0, seconds - outage.seconds))

@@ -69,12 +69,36 @@ async def project_account(connection: Connection, project: Project, now: datetim
     )
 
 
-async def renew(connection: Connection, project: Project, session: SessionState, request: Request) -> Renewal:
-    """Takes `spent` from what is held and tops up. GrantRaceError if another session took the money meanwhile."""
-    present = await project_account(connection, project, request.now)
-    held_account = present
-    if session.account_id != present.id:
-        held_account = await accounts.read(connection, session.account_id)
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a renewal is going to do. `account`: the one that carries the session from now on, as it was read;
+    `reserved`: what is to be reserved afterwards; moves as they go to the accounts. USD.
+    """
+
+    account: Account
+    rolls: bool
+    final: bool
+    reserved: Decimal
+    posted: Decimal
+    burn: Decimal | None
+    need: Need
+    move: Move
+    guarded: bool
+    participant_move: Move
+    participant_guarded: bool
+
+
+def plan_terms(
+    project: Project,
+    session: SessionState,
+    present: Account,
+    held_account: Account,
+    participant: Account | None,
+    request: Request,
+) -> Terms:
+    """Takes `spent` from what is held and tops up (pure). `present`: the account of now; `held_account`: the one the
+    session is on. Only the guarded statements make it true.
+    """
     rolls = held_account.id != present.id and (
         held_account.generation != present.generation
         or turns_over(held_account.period, present.period, request.in_flight <= 0, request.now)
@@ -85,9 +109,6 @@ async def renew(connection: Connection, project: Project, session: SessionState,
     held = ZERO if rolls else kept
     shared = account.available if rolls else account.available - request.spent + taken
     posted = session.posted + request.spent
-    participant = None
-    if session.participant_account_id is not None:
-        participant = await accounts.read(connection, session.participant_account_id)
     rooms = [session.limit_usd - posted - held]
     if participant is not None:
         rooms.append(participant.available - request.spent + session.reserved - held)
@@ -95,38 +116,80 @@ async def renew(connection: Connection, project: Project, session: SessionState,
     burn = _burn(session, request)
     need = Need(session.fixed, w, request.in_flight, burn, outage_reserve(project))
     plan = plan_grant(need, held, rooms, shared, account.open_sessions + (1 if rolls else 0))
-    delta = plan.delta
-    reserved = held + delta
+    reserved = held + plan.delta
+    return Terms(
+        account,
+        rolls,
+        plan.final,
+        reserved,
+        posted,
+        burn,
+        need,
+        Move(ZERO, reserved, 1)
+        if rolls
+        else Move(request.spent, plan.delta - taken, 0, soft_threshold(project, account)),
+        reserved > 0 if rolls else plan.delta > 0,
+        Move(request.spent, reserved - session.reserved),
+        reserved > kept,
+    )
 
-    if participant is not None:
-        move = Move(request.spent, reserved - session.reserved)
-        participant = await _move(connection, participant.id, move, guarded=reserved > kept)
-    if rolls:
-        await accounts.settle(connection, held_account.id, Move(request.spent, -session.reserved, -1))
-        account = await _move(connection, account.id, Move(ZERO, reserved, 1), guarded=reserved > 0)
-    else:
-        move = Move(request.spent, delta - taken, 0, soft_threshold(project, account))
-        account = await _move(connection, account.id, move, guarded=delta > 0)
 
+Remainder = tuple[Decimal, Decimal]
+"""(USD the open sessions will still need, USD they hold), see sessions.expected_remainder."""
+
+
+def conclude(
+    project: Project,
+    session: SessionState,
+    request: Request,
+    terms: Terms,
+    account: Account,
+    participant: Account | None,
+    remainder: Remainder | None,
+) -> Renewal:
+    """The session and its answer once the accounts have moved (pure). `remainder` where the project's soft limit is
+    reached.
+    """
     after = replace(
         session,
         account_id=account.id,
-        posted=posted,
-        reserved=reserved,
+        posted=terms.posted,
+        reserved=terms.reserved,
         in_flight=request.in_flight,
-        burn_usd_min=burn,
+        burn_usd_min=terms.burn,
         last_n=request.n,
         last_use_at=request.now,
         valid_until=request.now + timedelta(seconds=request.valid_sec),
     )
-    position = await _position(connection, project, after, account, participant, w)
+    position = _position(project, after, account, participant, terms.need.w, remainder)
     verdict = judge(position)
-    if verdict.state is LimitState.OK and plan.final:
+    if verdict.state is LimitState.OK and terms.final:
         verdict = Verdict(LimitState.SOFT, "NothingBeyond", "what is held is the last of the budget")
-    final = plan.final or verdict.state is LimitState.HARD
-    aside = set_aside(need, reserved, final)
-    after, grant = answer(after, project, account, position, verdict, plan.final, request, aside)
-    return Renewal(after, grant, latched=account.soft_at is not None and held_account.soft_at is None and not rolls)
+    final = terms.final or verdict.state is LimitState.HARD
+    aside = set_aside(terms.need, terms.reserved, final)
+    after, grant = answer(after, project, account, position, verdict, terms.final, request, aside)
+    latched = account.soft_at is not None and terms.account.soft_at is None and not terms.rolls
+    return Renewal(after, grant, latched)
+
+
+async def renew(connection: Connection, project: Project, session: SessionState, request: Request) -> Renewal:
+    """Takes `spent` from what is held and tops up. GrantRaceError if another session took the money meanwhile."""
+    present = await project_account(connection, project, request.now)
+    held_account = present
+    if session.account_id != present.id:
+        held_account = await accounts.read(connection, session.account_id)
+    participant = None
+    if session.participant_account_id is not None:
+        participant = await accounts.read(connection, session.participant_account_id)
+    terms = plan_terms(project, session, present, held_account, participant, request)
+    if participant is not None:
+        move, guarded = terms.participant_move, terms.participant_guarded
+        participant = await _move(connection, participant.id, move, guarded=guarded)
+    if terms.rolls:
+        await accounts.settle(connection, held_account.id, Move(request.spent, -session.reserved, -1))
+    account = await _move(connection, terms.account.id, terms.move, guarded=terms.guarded)
+    remainder = await sessions.expected_remainder(connection, project.id) if account.soft_at is not None else None
+    return conclude(project, session, request, terms, account, participant, remainder)
 
 
 def answer(
@@ -182,18 +245,18 @@ def answer(
     return replace(after, last_answer=grant.model_dump(mode="json")), grant
 
 
-async def _position(
-    connection: Connection,
+def _position(
     project: Project,
     session: SessionState,
     account: Account,
     participant: Account | None,
     w: Decimal,
+    remainder: Remainder | None,
 ) -> Position:
     budget = project.spec.budget
     ends = False
-    if account.soft_at is not None:
-        need, held = await sessions.expected_remainder(connection, project.id)
+    if remainder is not None:
+        need, held = remainder
         ends = project_soft_ends_live(budget.on_project_soft, account.available, held, need)
 
     def level(limit: Decimal, posted: Decimal, room: Decimal, percent: int) -> Level:

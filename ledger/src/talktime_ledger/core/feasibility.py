@@ -7,7 +7,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from talktime_ledger.core.meters import OUTPUTS, UNCACHED_INPUTS
 from talktime_ledger.core.money import per_million, shown
-from talktime_ledger.core.worst_case import Caps, Legs, capped_response_bound, goodbye_bound, output_cap
+from talktime_ledger.core.worst_case import Caps, Legs, output_cap
+from talktime_ledger.core.worst_cases import worst_cases
 
 # A session that cannot pay for four worst cases is a greeting and a goodbye.
 RESPONSES = 4
@@ -40,8 +41,9 @@ def judge_feasible(
 
     PriceUnknown when the card lacks a price.
     """
-    w = capped_response_bound(legs, caps, instruction_tokens=instruction_tokens)
-    goodbye = goodbye_bound(legs.model, closing)
+    rules = worst_cases(legs.model.vendor)
+    w = rules.capped(legs, caps, instruction_tokens=instruction_tokens)
+    goodbye = rules.goodbye(legs.model, closing)
     needed = goodbye + RESPONSES * max(1, hold) * w
     if session_limit >= needed:
         return Feasibility(True, w, goodbye, needed)

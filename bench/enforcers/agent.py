@@ -87,9 +87,7 @@ class Agent:
         self.n += 1
         usages = tuple(self.queue.values())
         in_flight = self.account.in_flight
-        return wire.Use(
-            epoch=1, n=self.n, usages=usages, in_flight=in_flight, want=self._wanted(), turns=self.index
-        )
+        return wire.Use(epoch=1, n=self.n, usages=usages, in_flight=in_flight, want=self._wanted(), turns=self.index)
 
     def settled(self, request: wire.Use, grant: wire.Grant, sent_at: float) -> None:
         """Its answer. A wrap-up is heeded or not, and ends the session in time."""
@@ -105,7 +103,9 @@ class Agent:
     def goodbye(self, now: float) -> None:
         """The closing line is rendered, out of C."""
         self.truth += self.visit.goodbye_cost
-        self._bill(f"{self.session}/bye", UsageKind.CLOSING_RENDER, self.visit.goodbye_meters, Decimal(0), now)
+        self._bill(
+            f"{self.session}/bye", UsageKind.CLOSING_RENDER, self.visit.goodbye_meters, self.visit.goodbye_cost, now
+        )
 
     def close(self, reason: str, now: float) -> wire.Close:
         """What is known and not yet answered, and what is open at its bound."""

@@ -75,9 +75,7 @@ def push() -> wire.ProjectPush:
         "agent": {"instructions": INSTRUCTIONS},
         "media": {"poolRef": {"name": "eu"}},
     }
-    return wire.ProjectPush(
-        uid="bench", generation=1, instructions=INSTRUCTIONS, spec=ProjectSpec.model_validate(spec)
-    )
+    return wire.ProjectPush(uid="bench", generation=1, instructions=INSTRUCTIONS, spec=ProjectSpec.model_validate(spec))
 
 
 def legs() -> Legs:

@@ -95,7 +95,7 @@ class Trace:
 
 def draw(seed: int, sessions: int, bounds: Bounds) -> Trace:
     """The trace of a seed."""
-    dice = random.Random(f"overshoot/{seed}")  # noqa: S311 - a simulation
+    dice = random.Random(f"overshoot/{seed}")
     times = _arrivals(dice, sessions)
     return Trace(seed, tuple(_visit(dice, index, at, bounds) for index, at in enumerate(times)))
 

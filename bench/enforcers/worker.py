@@ -1,0 +1,83 @@
+"""One run of the comparison, start to end: the trace, the peers on it, ours on it."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+from talktime_ledger.store.database import Pool, connect_pool
+
+from bench.enforcers import database, peers, study
+from bench.enforcers.desks import DirectDesk
+from bench.enforcers.ours import Outcome, Run, outcome
+from bench.enforcers.server import Killer, serving
+from bench.enforcers.trace import draw
+
+FIRST_DAY = datetime(2026, 1, 2, tzinfo=UTC)
+CONNECTIONS = 8
+KILLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`order` gives the run its project and its virtual day; `http`: through the server, with kills."""
+
+    order: int
+    seed: int
+    sessions: int
+    http: bool
+    kills: int = KILLS
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run brings, USD. `peers`: overshoot by name."""
+
+    job: Job
+    peers: dict[str, Decimal]
+    ours: Outcome
+    transactions: int
+    server_kills: int
+
+
+async def run(job: Job, database_url: str) -> Result:
+    """Runs the job in a database made by `database.make`."""
+    bounds = study.bounds()
+    trace = draw(job.seed, job.sessions, bounds)
+    found = {name: peers.overshoot(trace, enforcer) for name, enforcer in peers.PEERS.items()}
+    pool = await connect_pool(database_url, CONNECTIONS)
+    try:
+        project, start = f"run-{job.order}", FIRST_DAY + timedelta(days=job.order)
+        async with pool.acquire() as connection:
+            account = await database.found_study(connection, project, start)
+        if not job.http:
+            desk = DirectDesk(pool)
+            counted = await Run(trace, desk, pool, bounds, project, account, start).finish(_nothing)
+            return Result(job, found, await outcome(counted, pool, account), desk.transactions, 0)
+        with tempfile.TemporaryDirectory(prefix="talktime-overshoot-") as home:
+            async with serving(database_url, project, Path(home)) as (web, server):
+                killer = Killer(server, job.seed, job.kills)
+                counted = await Run(trace, web, pool, bounds, project, account, start).finish(killer.disturb)
+                await _swept(pool, account)
+            return Result(job, found, await outcome(counted, pool, account), web.transactions, killer.kills)
+    finally:
+        await pool.close()
+
+
+async def _nothing(_: int) -> None:
+    await asyncio.sleep(0)
+
+
+async def _swept(pool: Pool, account: int, patience_sec: float = 20.0) -> None:
+    """Returns when the server's own sweeper has ended the last lost session, or after its patience."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience_sec
+    while loop.time() < deadline:
+        async with pool.acquire() as connection:
+            if not await connection.fetchval("SELECT open_sessions FROM accounts WHERE id = $1", account):
+                return
+        await asyncio.sleep(0.2)

@@ -18,7 +18,7 @@ from talktime_agent.close import may_delete_room, may_speak
 from talktime_agent.crosscheck import differences
 from talktime_agent.gate import session_instructions
 from talktime_agent.goodbye import Goodbye
-from talktime_agent.limits import Situation, Step, next_step, wrap_up_text
+from talktime_agent.limits import Step, next_step, situation, wrap_up_text
 from talktime_agent.observers import ObserverChannel
 from talktime_agent.presence import Presence
 from talktime_agent.provider import fault_of
@@ -173,17 +173,12 @@ class Interview:
         """Looks at the limits; called after everything that may have changed them, and twice a second."""
         if self._budget.ended.done():
             return
-        away = not self._budget.charger.reachable
         step, reason = next_step(
-            Situation(
+            situation(
+                self._till,
+                self._budget.charger,
                 wrap_up_told=self._wrap_up is not None,
                 wrapped_up=self._wrapped_up,
-                exhausted=self._till.exhausted,
-                expired=away and self._till.expired,
-                lapsed=away and not self._till.valid,
-                outage=self._budget.charger.outage,
-                starved=self._till.starved,
-                fenced=self._till.account.fenced,
                 on_outage=self._config.onLedgerOutage,
             )
         )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from talktime_ledger.resources.project import OnLedgerOutage
+
+from talktime_agent.account import Account
 
 # The schema's default never comes without minutes; this is for a ledger that named none.
 DEFAULT_MINUTES = 3
@@ -36,6 +39,48 @@ class Situation:
     outage: bool = False
     starved: bool = False
     lapsed: bool = False
+
+
+class Money(Protocol):
+    """What the step depends on of the till."""
+
+    @property
+    def account(self) -> Account: ...
+    @property
+    def exhausted(self) -> bool: ...
+    @property
+    def expired(self) -> bool: ...
+    @property
+    def starved(self) -> bool: ...
+    @property
+    def valid(self) -> bool: ...
+
+
+class Contact(Protocol):
+    """What the step depends on of the charging loop."""
+
+    @property
+    def reachable(self) -> bool: ...
+    @property
+    def outage(self) -> bool: ...
+
+
+def situation(
+    money: Money, contact: Contact, *, wrap_up_told: bool, wrapped_up: bool, on_outage: OnLedgerOutage
+) -> Situation:
+    """The session's situation now. While the ledger answers, its next answer heals an expired grant."""
+    away = not contact.reachable
+    return Situation(
+        wrap_up_told=wrap_up_told,
+        wrapped_up=wrapped_up,
+        exhausted=money.exhausted,
+        expired=away and money.expired,
+        fenced=money.account.fenced,
+        on_outage=on_outage,
+        outage=contact.outage,
+        starved=money.starved,
+        lapsed=away and not money.valid,
+    )
 
 
 # A restart of the ledger takes a few seconds: only what lasts longer is an outage (RFC 8506: Tx of 10 s).

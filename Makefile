@@ -8,7 +8,7 @@ CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=
 
-.PHONY: help demo test check images up down status bench-first-run bench-ledger-use
+.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger-use
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,11 @@ status: ## What of the local cluster runs
 
 down: ## Remove the cluster: processes, mounts, namespaces, cgroups, files
 	@hack/python -m hack.cluster down
+
+chaos: ## Break agents, nodes, ledger and database under live interviews (20 min; CHAOS_ROUNDS=3 for more); result kept
+	@hack/python -m hack.machine test
+	@.venv/bin/python -m hack.chaos | tee $(TALKTIME_STATE)/chaos.log
+	@.venv/bin/python bench/record.py chaos $(TALKTIME_STATE)/chaos.log
 
 bench-first-run: ## Clone, demo twice, tests: what a newcomer waits for, with empty caches (1.5 h); result kept
 	@.venv/bin/python bench/first_run.py | tee $(TALKTIME_STATE)/first_run.log

@@ -40,8 +40,15 @@ def page(kept: dict[str, dict[str, Any]]) -> str:
         parts.append(
             f"\n## {name}\n`{one['command']}`, commit {one['commit']}, {one['date']}\n\n| figure | value |\n|---|---|\n"
         )
-        parts += [f"| {figure} | {value} |\n" for figure, value in one["figures"].items()]
+        parts += [f"| {figure} | {shown(value)} |\n" for figure, value in one["figures"].items()]
     return "".join(parts)
+
+
+def shown(value: Any) -> str:
+    """A figure, or a group of figures in one cell."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return str(value)
 
 
 def kept() -> dict[str, dict[str, Any]]:
@@ -55,7 +62,8 @@ def main(arguments: list[str]) -> int:
             ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True
         ).stdout.strip()
         date = datetime.now(UTC).date().isoformat()
-        command = f"bench/{name.split('.')[0]}.py"
+        script = f"bench/{name.split('.')[0]}.py"
+        command = script if (REPOSITORY / script).exists() else f"make {name}"
         figures = last_result(Path(log).read_text())
         # What was measured may be older than what is checked out when the result is kept.
         one = {"command": command, "commit": figures.pop("commit", commit), "date": date, "figures": figures}

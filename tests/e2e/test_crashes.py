@@ -1,0 +1,175 @@
+"""One sample of each crash and outage on a real cluster, in the middle of live interviews, and the books afterwards.
+
+`make chaos` does the same more often, with the ledger's own times, and with ten minutes without PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from hack.chaos import books, projects, rounds, verdict
+from hack.chaos.books import Books, SessionBook
+from hack.chaos.rounds import (
+    AGENT_CUT,
+    AGENT_KILLED,
+    DATABASE_DOWN,
+    LEDGER_DOWN,
+    NODE_GONE,
+    POD_DELETED,
+    Case,
+    Chronicle,
+)
+from hack.checker import load_rates
+from hack.demo.release import EXAMPLES
+from tests.conftest import locked_real_sessions
+from tests.e2e.house import House, eventually
+from tests.e2e.sides import ledger_session, moment, speech_seconds
+
+SAMPLE = {DATABASE_DOWN: 60.0, LEDGER_DOWN: 25.0}
+"""Seconds. A ledger that is killed in the middle of responses is in test_interviews."""
+USED = (projects.STEADY, projects.KILLED, projects.EVICTED, projects.CUT)
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What was done to whom, and the books when every session was over."""
+
+    chronicle: Chronicle
+    final: Books
+
+    def only(self, fault: str) -> tuple[Case, list[SessionBook]]:
+        [case] = self.chronicle.of(fault)
+        return case, self.final.of(set(case.sessions))
+
+
+@pytest.fixture(scope="module")
+def aftermath(house: House) -> Aftermath:
+    said: list[str] = []
+    chronicle = Chronicle()
+    chance = random.Random(20261122)
+    try:
+        projects.place(house, USED)
+        with locked_real_sessions():
+            rounds.crashes(house, chance, house.folder / "crashes", chronicle, said.append)
+            rounds.outages(house, chance, house.folder / "outages", chronicle, said.append, SAMPLE)
+        eventually("every session is over", lambda: not open_sessions(house), 300, every=2)
+    except BaseException:
+        print("\n".join(said))
+        raise
+    final = books.read(house)
+    print("\n".join(said))
+    return Aftermath(chronicle, final)
+
+
+def open_sessions(house: House) -> list[dict[str, Any]]:
+    return house.rows("SELECT id::text AS id FROM sessions WHERE state = 'open'")
+
+
+def test_nothing_is_lost_counted_twice_or_still_held(aftermath: Aftermath) -> None:
+    assert aftermath.final.wrong() == []
+    assert aftermath.final.reserved_usd == 0
+    for fault, one in verdict.verdicts(aftermath.chronicle, aftermath.final).items():
+        print(fault, one.figures())
+        assert not any((one.lost_usd, one.double_posted_usd, one.phantom_reserved_usd)), fault
+
+
+def test_the_books_would_show_a_response_that_nobody_posted(house: House, aftermath: Aftermath) -> None:
+    case, _ = aftermath.only(DATABASE_DOWN)
+    truth = house.truth()
+    known = aftermath.final.of({case.sessions[0]})[0]
+    connection = next(u["key"].rpartition("/")[0] for u in known.row["usages"] if u["key"].startswith("sess"))
+    invented = {**next(one for one in truth if one["provider_session"] == connection), "response_id": "resp_invented"}
+    invented.update(kind="response", model=projects.MODEL, meters={"audio_out": 1000})
+    rates = load_rates([EXAMPLES / "rate-cards"])
+    rows = [one.row for one in aftermath.final.sessions]
+    found = books.compare([*truth, invented], rates, rows, aftermath.final.accounts)
+    assert any("billed and never posted" in line for line in found.wrong())
+
+
+def test_a_job_process_killed_in_the_middle_of_a_response_is_replayed_from_its_spool(aftermath: Aftermath) -> None:
+    case, [one] = aftermath.only(AGENT_KILLED)
+    covered(case, one)
+    assert one.close_reason == "agent_died"
+    assert float(one.row["closed_at"]) - case.at.timestamp() < 60
+
+
+def test_an_evicted_pods_session_is_swept_and_posted_at_its_bound(aftermath: Aftermath) -> None:
+    case, [one] = aftermath.only(POD_DELETED)
+    covered(case, one)
+    assert one.close_reason == "swept"
+    assert one.unmetered_usd > 0
+
+
+def test_a_node_that_lost_its_power_tells_what_was_used_when_it_is_back(aftermath: Aftermath) -> None:
+    case, [one] = aftermath.only(NODE_GONE)
+    covered(case, one)
+    assert one.close_reason in ("agent_died", "swept")
+
+
+@pytest.mark.parametrize("fault", [DATABASE_DOWN, LEDGER_DOWN])
+def test_live_interviews_go_on_without_ledger_or_database(house: House, aftermath: Aftermath, fault: str) -> None:
+    case, sessions = aftermath.only(fault)
+    assert case.outage is not None
+    assert case.outage.seconds >= SAMPLE[fault]
+    assert case.lived == case.sessions
+    during = answered(house, case.outage.down + timedelta(seconds=5), case.outage.up)
+    assert len(sessions) == 2
+    for one in sessions:
+        _, recorded = aftermath.chronicle.recorded[one.session]
+        assert recorded["problems"] == []
+        assert one.close_reason == "participant_left"
+        # Everything metered, nothing twice: what was used meanwhile came later, once.
+        assert one.truth_usd == one.ai_usd
+        assert one.unmetered_usd == 0
+        assert during & {usage["key"] for usage in one.row["usages"]}, "no answer while the ledger was away"
+
+
+def test_the_project_says_since_when_the_ledger_cannot_be_reached(aftermath: Aftermath) -> None:
+    case, _ = aftermath.only(DATABASE_DOWN)
+    assert case.outage is not None
+    statuses = [one["status"] for one in case.outage.seen]
+    assert statuses[:2] in (["True", "False"], ["False"], ["False", "True"]), case.outage.seen
+    told = next(one for one in case.outage.seen if one["status"] == "False")
+    since = datetime.fromisoformat(told["lastTransitionTime"])
+    assert timedelta(seconds=-2) <= since - case.outage.down <= timedelta(seconds=50)
+    assert told["reason"] == "LedgerUnreachable"
+
+
+def test_an_agent_cut_from_the_ledger_drains_with_its_goodbye_and_reports_later(
+    house: House, aftermath: Aftermath
+) -> None:
+    case, [one] = aftermath.only(AGENT_CUT)
+    assert one.close_reason == "ledger_outage"
+    folder, recorded = aftermath.chronicle.recorded[one.session]
+    closing = one.event("closing_started")
+    assert closing is not None
+    assert speech_seconds(folder, recorded, since=moment(closing)) >= 1
+    assert ledger_session(house, one.session)["close_reason"] == "ledger_outage"
+    # It talked on for a while, and what it said is posted to the last token.
+    assert answered(house, case.at + timedelta(seconds=1)) & {usage["key"] for usage in one.row["usages"]}
+    assert one.truth_usd == one.ai_usd - one.unmetered_usd
+
+
+def covered(case: Case, one: SessionBook) -> None:
+    """The response that the fault came into is not metered, and the bound that was posted pays for it."""
+    assert case.response in one.uncounted, "the fault did not come into the middle of the response"
+    assert one.counted_usd == one.ai_usd - one.unmetered_usd
+    assert Decimal(0) < one.truth_usd - one.counted_usd <= one.unmetered_usd
+    assert one.reserved == 0
+
+
+def answered(house: House, since: datetime, until: datetime | None = None) -> set[str]:
+    """Keys of responses that began in this time."""
+    return {
+        f"{one['provider_session']}/{one['response_id']}"
+        for one in house.truth()
+        if one["kind"] == "response"
+        and since <= datetime.fromisoformat(one["at"])
+        and (until is None or datetime.fromisoformat(one["at"]) <= until)
+    }

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import logging
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -25,6 +26,9 @@ from .tokens import AUDIO_MS_PER_TOKEN, INPUT_RATE, audio_tokens, searched_token
 from .wire import Wire
 
 Message = dict[str, Any]
+STANDARD_ALPHABET = str.maketrans("-_", "+/")
+
+log = logging.getLogger(__name__)
 
 
 class LiveConnection:
@@ -60,7 +64,8 @@ class LiveConnection:
                     await self._receive(given, setup)
         except RefusedError as refusal:
             await self._wire.close(refusal.code, refusal.reason)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("message not understood: %s %s", type(error).__name__, error)
             await self._wire.close(INVALID_ARGUMENT, "Request contains an invalid argument.")
         finally:
             for task in list(self._tasks):
@@ -140,7 +145,8 @@ class LiveConnection:
         if blob.get("mimeType", "audio/pcm").replace(" ", "") not in ("audio/pcm", f"audio/pcm;rate={INPUT_RATE}"):
             raise RefusedError(INVALID_ARGUMENT, f"only audio/pcm at {INPUT_RATE} Hz is simulated")
         try:
-            pcm = base64.b64decode(blob["data"])
+            # Either alphabet, as in every protobuf JSON: Python's client sends the URL-safe one.
+            pcm = base64.b64decode(blob["data"].translate(STANDARD_ALPHABET), validate=True)
         except binascii.Error as error:
             raise RefusedError(INVALID_ARGUMENT, "Request contains an invalid argument.") from error
         before = self._vad.position_ms

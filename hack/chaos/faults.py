@@ -43,10 +43,23 @@ def kill_job(victim: Victim) -> None:
 
 
 def delete_pod(house: House, namespace: str, victim: Victim) -> str:
-    """The victim's pod without any grace, as when a kubelet loses it: its spool goes with it. The pod's name."""
+    """The victim's pod goes at once, and its spool with it. The pod's name."""
     name = victims.pod_name(house, namespace, victim.pod_uid)
-    house.kube("-n", namespace, "delete", "pod", name, "--grace-period=0", "--force", "--wait=false")
+    vanish(house, namespace, name)
     return name
+
+
+def vanish(house: House, namespace: str, pod: str) -> None:
+    """Deletes a pod with grace 0 and kills what runs in it.
+
+    The API server forgets it at once, so its containers are not started again; but a kubelet reads a grace of 0 as
+    "none was asked for" and would give the processes all of `terminationGracePeriodSeconds`.
+    """
+    uid = house.kube.json("-n", namespace, "get", "pod", pod)["metadata"]["uid"]
+    house.kube("-n", namespace, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+    for pid in house.pids("", among=f"pod{uid}"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def kill_ledger(house: House) -> int:
@@ -78,7 +91,7 @@ def database_down(house: House, watched: tuple[str, str] | None = None) -> Itera
     """
     inside_release = ["-n", NAMESPACE]
     house.kube(*inside_release, "scale", "statefulset/talktime-postgres", "--replicas=0")
-    house.kube(*inside_release, "delete", "pod", "talktime-postgres-0", "--grace-period=0", "--force", "--wait=false")
+    vanish(house, NAMESPACE, "talktime-postgres-0")
     outage = Outage(datetime.now(UTC))
     with _followed(house, watched, outage):
         try:

@@ -81,10 +81,10 @@ def find(house: House, session: str) -> Victim | None:
 
 def pod_uid(cgroup: str) -> str:
     """The pod's uid in a process's cgroup path; raises LookupError outside of pods."""
-    found = re.search(r"pod([0-9a-f]{8}[-_][0-9a-f_-]{27})", cgroup)
+    found = re.search(r"/pod([0-9a-f-]{36})(?:/|$)", cgroup)
     if found is None:
         raise LookupError(f"not in a pod: {cgroup}")
-    return found[1].replace("_", "-")
+    return found[1]
 
 
 def pod_name(house: House, namespace: str, uid: str) -> str:

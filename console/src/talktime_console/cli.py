@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,29 +14,32 @@ import typer
 from talktime_ledger.client import LedgerClient
 from talktime_ledger.wire import ProjectStatus, SpendRow
 
-from . import files, offline, remote
+from . import files, prices_cli, reconcile_cli, remote
+from .forms import moment
 from .problems import CommandError, InputError
 from .settings import Settings
-from .sittings import sessions_table
+from .sittings import sessions_table, with_costs
 from .spending import GROUPS, budget_table, spend_table
-from .tables import Output, Table, one_row, render
+from .tables import Output, one_row
+from .terminal import OutputOption, PlacesOption, ProjectOption, show
 
 app = typer.Typer(
     help="Talktime: what interviews cost. Talks to the ledger at TALKTIME_LEDGER_URL with the ServiceAccount token in "
-    "TALKTIME_TOKEN_FILE; `price` and `keys` need neither.",
+    "TALKTIME_TOKEN_FILE; `price` and `keys` need neither, `compare` and `economics` do without. "
+    "Exit codes: 0 done, 1 it could not be done, 2 what was given cannot be used.",
+    rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 keys = typer.Typer(help="Access keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+prices_cli.add_to(app)
+reconcile_cli.add_to(app)
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to show it.")]
-ProjectOption = Annotated[str | None, typer.Option("--project", "-p", help="One Project, as NAMESPACE/NAME.")]
 NamespaceOption = Annotated[str | None, typer.Option("--namespace", "-n", help="Projects of one namespace.")]
 SinceOption = Annotated[str | None, typer.Option("--since", help="From this time or date (UTC), inclusive.")]
 UntilOption = Annotated[str | None, typer.Option("--until", help="To this time or date (UTC), exclusive.")]
-PlacesOption = Annotated[int, typer.Option("--places", min=2, max=9, help="Decimals of USD.")]
 
 _KEY = re.compile(r"^tt[so]_[A-Za-z0-9_\-]{16,200}$")
 
@@ -57,7 +59,7 @@ def report(
     """Spend, average per session, and how far each budget will go. CSV holds the spend."""
     groups = [name.strip() for name in by.split(",") if name.strip()]
     if unknown := [name for name in groups if name not in GROUPS]:
-        raise InputError(f"--by {', '.join(unknown)}: only {', '.join(GROUPS)}")
+        raise InputError(f"{', '.join(unknown)} is no group", field="--by", fix=f"use {', '.join(GROUPS)}")
     since, until = _time("--since", since), _time("--until", until)
 
     async def question(
@@ -68,7 +70,7 @@ def report(
         return rows, whole, await remote.statuses(client, project, namespace)
 
     rows, whole, statuses = remote.ask(Settings(), question)
-    _show([spend_table(rows, groups, places), budget_table(statuses, whole, places)], output)
+    show([spend_table(rows, groups, places), budget_table(statuses, whole, places)], output)
 
 
 @app.command()
@@ -84,25 +86,8 @@ def sessions(
     """Sessions: duration, turns, tokens, AI and transport cost, how each ended."""
     since, until = _time("--since", since), _time("--until", until)
     rows = remote.ask(Settings(), lambda client: remote.sessions(client, project, namespace, since, until, limit))
-    _show([sessions_table(rows, datetime.now(UTC), places)], output)
-
-
-@app.command()
-def price(
-    usage: Annotated[Path, typer.Argument(help="JSON or JSON lines of usage, or raw provider events; - is stdin.")],
-    rate_card: Annotated[
-        list[Path], typer.Option("--rate-card", "-r", help="RateCard YAML, or a directory of them. Repeatable.")
-    ],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="For usage that names no model.")] = None,
-    at: Annotated[str | None, typer.Option("--at", help="Price at this time; else at each usage's own.")] = None,
-    vendor: Annotated[str | None, typer.Option("--vendor", help="When several vendors sell the model.")] = None,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Price usage offline, by the same rules as the ledger. CSV holds the usages."""
-    items = offline.items_of(files.usages(usage), str(usage))
-    when = None if at is None else offline.moment(at)
-    priced = offline.price_items(items, files.rate_cards(rate_card), model, when, vendor)
-    _show(offline.priced_tables(priced), output)
+    table = sessions_table(rows, datetime.now(UTC), places)
+    show([table], output, {"sessions": with_costs(table, rows)})
 
 
 @keys.command("hash")
@@ -121,7 +106,7 @@ def hash_key(
         typer.echo(digest)
         return
     kind = "server" if key.startswith("tts_") else "observer"
-    _show([one_row("key", kind=kind, sha256=digest)], output)
+    show([one_row("key", kind=kind, sha256=digest)], output)
 
 
 def _time(option: str, text: str | None) -> str | None:
@@ -129,14 +114,9 @@ def _time(option: str, text: str | None) -> str | None:
     if text is None:
         return None
     try:
-        return offline.moment(text).isoformat().replace("+00:00", "Z")
+        return moment(text).isoformat().replace("+00:00", "Z")
     except InputError as error:
-        raise InputError(f"{option}: {error}") from error
-
-
-def _show(tables: list[Table], output: Output) -> None:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    typer.echo(render(tables, output, width), nl=False)
+        raise InputError(error.cause, field=option) from error
 
 
 def main() -> None:

@@ -42,9 +42,14 @@ def usages(path: Path) -> Any:
     return result
 
 
+BUNDLED = Path(__file__).parent / "rate_cards"
+"""The example cards, shipped with the command (a copy of ``examples/rate-cards``: hack/price_check.py)."""
+
+
 def rate_cards(paths: Iterable[Path]) -> list[RateCard]:
-    """All RateCards in the files, or in the ``*.yaml`` of a directory."""
+    """All RateCards in the files, or in the ``*.yaml`` of a directory; without a path those shipped with us."""
     cards: list[RateCard] = []
+    paths = list(paths) or [BUNDLED]
     for path in paths:
         files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
         for file in files:

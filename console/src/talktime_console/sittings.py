@@ -37,6 +37,14 @@ def sessions_table(rows: Sequence[SessionRow], now: datetime, places: int) -> Ta
     return Table("sessions", "Sessions", COLUMNS, cells, ("TOTAL", *blanks, *_money(ai, transport, places), None))
 
 
+def with_costs(table: Table, rows: Sequence[SessionRow]) -> list[dict[str, object]]:
+    """The table's records with the ledger's cost rows, as ``talktime price`` reads them."""
+    return [
+        {**record, "costs": [cost.model_dump(mode="json") for cost in row.costs]}
+        for record, row in zip(table.records(), rows, strict=True)
+    ]
+
+
 def _money(ai: Decimal, transport: Decimal, places: int) -> tuple[str, str]:
     return shown(ai, places), shown(transport, places)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,10 +53,13 @@ def one_row(name: str, **cells: Cell) -> Table:
     return Table(name, name, tuple(Column(key, key.upper()) for key in cells), (tuple(cells.values()),))
 
 
-def render(tables: Sequence[Table], output: Output, width: int | None = None) -> str:
-    """The text of all tables. JSON: one object with a list per table. CSV: the first table only, with a header line."""
+def render(
+    tables: Sequence[Table], output: Output, width: int | None = None, document: Mapping[str, object] | None = None
+) -> str:
+    """The text of all tables. JSON: ``document``, else one object with a list per table. CSV: the first table only."""
     if output is Output.JSON:
-        return json.dumps({table.name: table.records() for table in tables}, indent=2) + "\n"
+        found = {table.name: table.records() for table in tables} if document is None else document
+        return json.dumps(found, indent=2) + "\n"
     if output is Output.CSV:
         return _csv(tables[0])
     return "\n".join(_terminal(table, width) for table in tables)

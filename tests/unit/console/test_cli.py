@@ -66,7 +66,7 @@ def test_price_in_all_outputs(talktime: Run, card: str) -> None:
     usage = '{"audio_in": 100}\n{"audio_in": 20}\n'
     as_json = talktime(*command, "--output", "json", stdin=usage)
     assert as_json.returncode == 0, as_json.stderr
-    assert json.loads(as_json.stdout)["total"] == [{"usd": "0.001200000"}]
+    assert json.loads(as_json.stdout)["cost_usd"] == "0.001200000"
     rows = list(csv.DictReader(io.StringIO(talktime(*command, "-o", "csv", stdin=usage).stdout)))
     assert [row["usd"] for row in rows] == ["0.001000000", "0.000200000"]
     assert "0.001200000" in talktime(*command, stdin=usage).stdout
@@ -75,10 +75,10 @@ def test_price_in_all_outputs(talktime: Run, card: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "says"),
     [
-        (("price", "-", "-r", "CARD", "-m", "mini", "--at", "noon"), "{}", 2, "not a time"),
+        (("price", "-", "-r", "CARD", "-m", "mini", "--at", "noon"), '{"audio_in": 1}', 2, "not a time"),
         (("price", "-", "-r", "CARD", "-m", "mini", "--at", "2026-11-22"), "{", 2, "not JSON"),
         (("price", "-", "-r", "CARD", "-m", "mini", "--at", "2026-11-22"), "{}\n{\n", 2, "line 2"),
-        (("price", "-", "-r", "/absent.yaml", "-m", "mini"), "{}", 2, "/absent.yaml: No such file"),
+        (("price", "-", "-r", "/absent.yaml", "-m", "mini"), '{"audio_in": 1}', 2, "/absent.yaml: No such file"),
         (("price", "/absent.json", "-r", "CARD"), "", 2, "/absent.json: No such file"),
         (("price", "-", "-r", "CARD", "-m", "maxi", "--at", "2026-11-22"), '{"audio_in": 1}', 1, "no RateCard"),
         (("report", "--by", "colour"), "", 2, "colour"),

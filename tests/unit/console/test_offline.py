@@ -5,7 +5,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from talktime_console.offline import cards_of, items_of, moment, price_items, priced_tables
+from talktime_console.forms import items_of, moment
+from talktime_console.offline import cards_of, price_items, priced_document, priced_tables
 from talktime_console.problems import CommandError, InputError
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -90,7 +91,7 @@ def test_each_usage_is_rounded_once_half_to_even() -> None:
         ({"audio_in": -1}, "audio_in"),
         ({"audio_in": 1.5}, "whole number"),
         ({"meters": 3}, "meters is not an object"),
-        ({"type": "session.created"}, "not billed"),
+        ({"type": "session.created"}, "nothing in it was billed"),
         ({"type": "response.done", "response": {"id": "x"}}, "no usage"),
         ({"meters": {"audio_in": 1}, "occurred_at": "yesterday"}, "not a time"),
     ],
@@ -145,10 +146,12 @@ def test_the_vendor_decides_between_equal_models() -> None:
 def test_the_tables_add_up() -> None:
     known = cards_of([card()], "cards.yaml")
     items = items_of([{"audio_in": 100}, {"audio_in": 20, "audio_out": 5}], "u")
-    usages, meters, whole = priced_tables(price_items(items, known, "mini", AT, None))
+    priced = price_items(items, known, "mini", AT, None)
+    usages, meters = priced_tables(priced)
     assert [row["usd"] for row in usages.records()] == ["0.001000000", "0.000300000"]
     assert {row["meter"]: row["count"] for row in meters.records()} == {"audio_in": 120, "audio_out": 5}
-    assert whole.records() == [{"usd": "0.001300000"}]
+    document = priced_document(priced)
+    assert (document["cost_usd"], document["meters"]) == ("0.001300000", {"audio_in": 120, "audio_out": 5})
 
 
 @pytest.mark.parametrize("text", ["2026-11-22", "2026-11-22T00:00:00Z", "2026-11-22T01:00:00+01:00"])

@@ -9,7 +9,7 @@ import contextlib
 import json
 import ssl
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -33,8 +33,8 @@ def authority() -> Authority:
 
 
 @pytest.fixture(scope="module")
-def stand_in(house: House, authority: Authority) -> Iterator[None]:
-    """The provider's public address, as far as this cluster can tell."""
+def stand_in(house: House, authority: Authority) -> Iterator[Callable[[], bool]]:
+    """The provider's public address, as far as this cluster can tell once the returned call has waited for its DNS."""
     chain, key = authority.issue(HOST)
     server = Server(PLACE, STAND_IN, f"talktime/simulator:{house.images.tag}", 8443, 443, "stand-in-tls")
     namespace, *workload = server.manifests()
@@ -51,15 +51,15 @@ def stand_in(house: House, authority: Authority) -> Iterator[None]:
     try:
         house.kube("-n", PLACE, "rollout", "status", f"deploy/{STAND_IN}", "--timeout=120s")
         address = house.kube.json("-n", PLACE, "get", "service", STAND_IN)["spec"]["clusterIP"]
-        with named_in_dns(house, address):
-            yield
+        with named_in_dns(house, address) as known:
+            yield known
     finally:
         house.kube("delete", "namespace", PLACE, "--wait=false")
 
 
 @contextlib.contextmanager
-def named_in_dns(house: House, address: str) -> Iterator[None]:
-    """While the block runs the cluster's DNS knows HOST."""
+def named_in_dns(house: House, address: str) -> Iterator[Callable[[], bool]]:
+    """While the block runs the cluster's DNS is told of HOST; yields what waits until it knows."""
 
     def answer(text: str) -> None:
         patch = json.dumps({"data": {"hosts": text}})
@@ -76,14 +76,13 @@ def named_in_dns(house: House, address: str) -> Iterator[None]:
     others = [line for line in before.splitlines() if HOST not in line.split()]
     try:
         answer("\n".join([*others, f"{address} {HOST}", ""]))
-        eventually(f"the cluster's DNS knows {HOST}", known, 120, every=2)
-        yield
+        yield lambda: eventually(f"the cluster's DNS knows {HOST}", known, 120, every=2)
     finally:
         answer("".join(f"{line}\n" for line in others))
 
 
 @pytest.fixture(scope="module")
-def trusting(house: House, stand_in: None, authority: Authority) -> Iterator[str]:
+def trusting(house: House, stand_in: Callable[[], bool], authority: Authority) -> Iterator[str]:
     """Talktime upgraded to a bundle; the name of the agents' Deployment that had been there before."""
     bundle = house.folder / "ca-bundle.pem"
     bundle.write_text(authority.pem)
@@ -95,7 +94,8 @@ def trusting(house: House, stand_in: None, authority: Authority) -> Iterator[str
 
 
 @pytest.fixture(scope="module")
-def study(house: House, trusting: str) -> Iterator[None]:
+def study(house: House, stand_in: Callable[[], bool], trusting: str) -> Iterator[None]:
+    stand_in()
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",

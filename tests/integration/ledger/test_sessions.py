@@ -80,7 +80,9 @@ async def test_reordered_requests_lose_no_usage(stand: Stand) -> None:
     session_id, agent, _ = await attached(stand)
     newer = await agent.use(session_id, wire.Use(epoch=1, n=2, usages=(usage("s/r2"),)))
     older = await agent.use(session_id, wire.Use(epoch=1, n=1, usages=(usage("s/r1"),)))
-    assert older == newer
+    assert older.n == newer.n
+    assert older.posted == Decimal("0.008")
+    assert older.reserved == newer.reserved - Decimal("0.004"), "what it reports is not held any more"
     grant = await agent.use(session_id, wire.Use(epoch=1, n=3))
     assert grant.posted == Decimal("0.008")
     await stand.assert_laws()
@@ -223,17 +225,22 @@ async def test_tokens_that_are_not_ours_are_refused(stand: Stand) -> None:
 
 async def test_a_fenced_agent_is_told_and_its_usage_still_counts(stand: Stand) -> None:
     session_id, agent, attachment = await attached(stand)
-    await agent.use(session_id, wire.Use(epoch=1, n=1, usages=(usage("a/1"),), in_flight=attachment.grant.w))
+    use = wire.Use(epoch=1, n=1, usages=(usage("a/1"),), in_flight=attachment.grant.w)
+    held = (await agent.use(session_id, use)).reserved
     gateway = stand.client(GATEWAY)
     session = await gateway.claim(session_id, wire.Claim(epoch=2, reason="agent gone"))
     assert session.epoch == 2
-    assert session.posted == Decimal("0.004") + attachment.grant.w, "what may be in flight is assumed"
+    assert session.posted == Decimal("0.004") + held, "all it held is assumed"
     await stand.assert_laws()
 
     with pytest.raises(Fenced):
         await agent.use(session_id, wire.Use(epoch=1, n=2, usages=(usage("a/2"),)))
     await stand.assert_laws()
-    assert (await gateway.session(session_id)).posted == Decimal("0.008"), "the report replaced the assumption"
+    assert (await gateway.session(session_id)).posted == session.posted, "it comes out of the assumption"
+    with pytest.raises(Fenced):
+        await agent.close(session_id, wire.Close(epoch=1, n=3, reason="fenced", usages=(usage("a/2"),)))
+    await stand.assert_laws()
+    assert (await gateway.session(session_id)).posted == Decimal("0.008"), "its last word replaces the assumption"
 
     with pytest.raises(Fenced):
         await agent.attach(session_id, wire.Attach(epoch=1, worker="w1"))

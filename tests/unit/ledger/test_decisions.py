@@ -22,6 +22,7 @@ from talktime_ledger.core.limits import (
 )
 from talktime_ledger.core.periods import period_of, turns_over
 from talktime_ledger.core.sweep import assumed, still_assumed
+from talktime_ledger.desk.posting import given_back
 from talktime_ledger.resources.project import OnProjectSoft, Period
 
 USD = Decimal
@@ -38,7 +39,8 @@ def test_a_grant_never_exceeds_any_room_and_is_never_under_w(
     assert plan.delta <= max(USD(0), min(room, shared))
     assert plan.sufficient == (held + plan.delta >= need.least)
     if plan.delta:
-        assert held + plan.delta >= need.least, "a grant under W would be money nobody can use"
+        usable = held + plan.delta >= need.least
+        assert usable or held + plan.delta == fixed, "a grant under W is money nobody can use, unless for the goodbye"
     if not plan.sufficient:
         assert plan.final
         assert held + min(room, shared) < need.least, "no refusal while there is enough"
@@ -53,7 +55,7 @@ def test_grants_shrink_with_the_number_of_open_sessions() -> None:
     assert (rich.delta, rich.final) == (USD("0.31"), False)
     assert (crowded.delta, crowded.final) == (USD("0.16"), False)
     assert (poor.delta, poor.final) == (USD("0.1112"), False)
-    assert (broke.delta, broke.final, broke.sufficient) == (0, True, False)
+    assert (broke.delta, broke.final, broke.sufficient) == (USD("0.01"), True, False), "the goodbye alone"
 
 
 def test_the_last_of_a_session_limit_is_final() -> None:
@@ -96,6 +98,9 @@ EASY = Position(level("1", "0.1"), level("10", "1"), None, USD("0.05"), USD("0.0
         ({"project": level("10", "8.5")}, LimitState.OK, ""),
         ({"project_soft_ends_sessions": True}, LimitState.SOFT, "ProjectSoft"),
         ({"paused": True}, LimitState.SOFT, "Paused"),
+        ({"deleted": True}, LimitState.SOFT, "Deleted"),
+        ({"deleted": True, "paused": True}, LimitState.SOFT, "Paused"),
+        ({"transport_short": True}, LimitState.HARD, "ProjectHard"),
         ({"participant": level("1", "0.95")}, LimitState.HARD, "ParticipantHard"),
         ({"participant": level("1", "0.82")}, LimitState.SOFT, "ParticipantSoft"),
         ({"session": level("1", "0.8"), "project": level("10", "9.9", "0.02")}, LimitState.HARD, "ProjectHard"),
@@ -160,13 +165,35 @@ def test_the_goodbye_is_held_for_nothing_else() -> None:
 
 
 def test_what_is_assumed_of_a_lost_agent() -> None:
-    known = {"fixed": USD("0.01"), "w": USD("0.1"), "in_flight": USD(0)}
-    assert assumed(attached=False, reserved=USD("0.3"), **known) == 0
-    assert assumed(attached=True, reserved=USD("0.3"), **known) == USD("0.1")
-    assert assumed(attached=True, reserved=USD("0.05"), **known) == USD("0.04"), "never more than was held"
-    assert assumed(attached=True, reserved=USD("0.3"), **{**known, "in_flight": USD("0.2")}) == USD("0.2")
-    assert still_assumed(USD("0.1"), USD("0.03"), USD("0.05")) == USD("0.07")
-    assert still_assumed(USD("0.1"), USD("0.03"), USD(0)) == 0
+    assert assumed(attached=False, reserved=USD("0.3"), transport=USD("0.02")) == 0
+    assert assumed(attached=True, reserved=USD("0.3"), transport=USD("0.02")) == USD("0.28"), "all, the goodbye too"
+    assert assumed(attached=True, reserved=USD("0.01"), transport=USD("0.02")) == 0
+    assert still_assumed(USD("0.1"), USD("0.03"), final=False) == USD("0.07"), "it may still be talking"
+    assert still_assumed(USD("0.1"), USD("0.13"), final=False) == 0
+    assert still_assumed(USD("0.1"), USD("-0.02"), final=False) == USD("0.12"), "what it got back it may spend again"
+    assert still_assumed(USD("0.1"), USD("0.03"), final=True) == 0
+
+
+def test_a_resumed_session_gets_at_least_its_goodbye() -> None:
+    need = Need(USD("0.01"), USD("0.10"))
+    assert plan_grant(need, USD(0), [USD("0.05")], USD(5), 1).delta == USD("0.01")
+    assert plan_grant(need, USD(0), [USD("0.009")], USD(5), 1).delta == 0
+
+
+@pytest.mark.parametrize(
+    ("amount", "paid", "parts"),
+    [
+        ("-0.06", [(1, "0.10")], [(1, "-0.06")]),
+        ("-0.06", [(2, "0.05"), (1, "0.01")], [(2, "-0.05"), (1, "-0.01")]),
+        ("-0.06", [(2, "-0.01"), (1, "0.10")], [(1, "-0.06")]),
+        ("-0.06", [(2, "0.05")], [(2, "-0.05"), (9, "-0.01")]),
+    ],
+)
+def test_what_is_given_back_goes_to_the_budgets_that_paid(
+    amount: str, paid: list[tuple[int, str]], parts: list[tuple[int, str]]
+) -> None:
+    found = given_back(USD(amount), [(account, USD(share)) for account, share in paid], 9)
+    assert found == [(account, USD(share)) for account, share in parts]
 
 
 def test_periods_are_utc_months() -> None:

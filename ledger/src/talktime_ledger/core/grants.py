@@ -79,7 +79,11 @@ def plan_grant(
     if held + room >= need.least:
         # The last of it: one guarded step to what is there; whether more can ever come is said by `final`.
         return GrantPlan(usd(max(ZERO, room)), final=True, sufficient=True)
-    return GrantPlan(ZERO, final=True, sufficient=held >= need.least)
+    sufficient = held >= need.least
+    if not sufficient and held < need.fixed <= held + room:
+        # Not one more response; with the goodbye alone it can still end with a word (a resumed session, as a rule).
+        return GrantPlan(usd(need.fixed - held), final=True, sufficient=False)
+    return GrantPlan(ZERO, final=True, sufficient=sufficient)
 
 
 def set_aside(need: Need, held: Decimal, final: bool) -> Decimal:

@@ -51,6 +51,8 @@ class Position:
     in_flight: Decimal = ZERO
     project_soft_ends_sessions: bool = False
     paused: bool = False
+    deleted: bool = False
+    transport_short: bool = False
 
     def fits(self, level: Level) -> bool:
         """Whether one more response and the goodbye fit, after what is in flight."""
@@ -74,6 +76,13 @@ def project_hard(at: Position) -> Verdict | None:
     if at.fits(at.project):
         return None
     return Verdict(LimitState.HARD, "ProjectHard", _hard_sentence("project budget", at.project, at))
+
+
+def transport_hard(at: Position) -> Verdict | None:
+    """The transport reserve could not be filled up again: nobody would pay for the participants' minutes."""
+    if not at.transport_short:
+        return None
+    return Verdict(LimitState.HARD, "ProjectHard", "the limits do not carry the participants' next minute of transport")
 
 
 def participant_hard(at: Position) -> Verdict | None:
@@ -106,6 +115,13 @@ def paused(at: Position) -> Verdict | None:
     return Verdict(LimitState.SOFT, "Paused", "the Project is paused")
 
 
+def deleted(at: Position) -> Verdict | None:
+    """A deleted Project lets live sessions come to an end."""
+    if not at.deleted:
+        return None
+    return Verdict(LimitState.SOFT, "Deleted", "the Project was deleted")
+
+
 def participant_soft(at: Position) -> Verdict | None:
     """The participant is near their cap."""
     if at.participant is None or at.participant.posted < soft_threshold(at.participant, at.w, at.goodbye):
@@ -122,9 +138,11 @@ def session_soft(at: Position) -> Verdict | None:
 
 CHAIN: tuple[Rule, ...] = (
     project_hard,
+    transport_hard,
     participant_hard,
     session_hard,
     paused,
+    deleted,
     project_soft,
     participant_soft,
     session_soft,

@@ -1,5 +1,9 @@
-"""What is assumed of an agent that was lost: everything it may have spent and not reported, at its bound, until a late
-report.
+"""What is assumed of an agent that was lost: everything it held for itself, until its own report replaces that (ADR 4).
+
+Law 2 lets an agent spend all it holds without asking again: several responses, and the goodbye at the end. So nothing
+less bounds what it may have spent since its last answered request. Worked example, USD: limit 1.00, W 0.10, C 0.01; it
+holds 0.26 and is cut off. It answers twice for 0.10 and says goodbye for 0.01 before its validity ends: 0.21 spent,
+0.10 by the rule "one W", and the 0.16 that rule released may be granted to others by then.
 """
 
 from __future__ import annotations
@@ -9,17 +13,18 @@ from decimal import Decimal
 from talktime_ledger.core.money import ZERO, usd
 
 
-def assumed(*, attached: bool, reserved: Decimal, fixed: Decimal, w: Decimal, in_flight: Decimal) -> Decimal:
-    """USD to post for a lost agent: W of what may have been in flight (unknown = yes), never more than was held beside
-    the goodbye.
+def assumed(*, attached: bool, reserved: Decimal, transport: Decimal) -> Decimal:
+    """USD to post for a lost agent: what it held, without the transport reserve, which is not the agent's to spend.
 
-    Without an agent nothing can have been in flight.
+    Without an agent nothing can have been spent.
     """
-    if not attached:
-        return ZERO
-    return usd(min(max(ZERO, reserved - fixed), max(w, in_flight)))
+    return usd(max(ZERO, reserved - transport)) if attached else ZERO
 
 
-def still_assumed(assumption: Decimal, reported: Decimal, in_flight: Decimal) -> Decimal:
-    """What is left of an assumption after a late report of the same agent: nothing once it has nothing in flight."""
-    return usd(max(ZERO, assumption - reported)) if in_flight > 0 else ZERO
+def still_assumed(assumption: Decimal, reported: Decimal, *, final: bool) -> Decimal:
+    """What is left of an assumption after a late report of the same agent that added `reported` USD.
+
+    Only its close is its last word; after a late `use` it may still be talking, so the report is taken out of the
+    assumption and the rest stays.
+    """
+    return ZERO if final else usd(max(ZERO, assumption - reported))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from uuid import UUID
 
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.rates import RateBook
-from talktime_ledger.core.sweep import assumed
 from talktime_ledger.desk.errors import DeskError
 from talktime_ledger.desk.late import post_late
-from talktime_ledger.desk.posting import assume, ensure_costs, post_unmetered, post_usages, replace_assumptions
+from talktime_ledger.desk.lost import assume_lost
+from talktime_ledger.desk.posting import Posted, ensure_costs, post_unmetered, post_usages
 from talktime_ledger.desk.using import Refusal, gone, locked, merged_events
 from talktime_ledger.store import accounts, outbox, sessions, tickets, usages
 from talktime_ledger.store.accounts import Move
@@ -39,22 +38,19 @@ async def close(
     """Settles and releases everything. An agent says what it used; anybody else leaves an assumption at its bound."""
     session, now = found.session, found.now
     if session.state == "closed":
-        in_flight = ZERO
         after = await post_late(
-            connection, session, request.usages, request.unmetered, request.epoch, in_flight, book, now
+            connection, session, request.usages, request.unmetered, request.epoch, book, now, final=by_agent
         )
         return Closed(after, first=False)
     if not by_agent and served(session, now):
         raise DeskError(ProblemReason.CONFLICT, "an agent holds this session")
     if by_agent and request.epoch != session.epoch:
-        await post_late(connection, session, request.usages, request.unmetered, request.epoch, ZERO, book, now)
+        await post_late(connection, session, request.usages, request.unmetered, request.epoch, book, now, final=True)
         return Refusal(gone(session, request.epoch))
     spent = await post_usages(connection, session, request.usages, book, now, session.epoch)
     spent += await post_unmetered(connection, session, request.unmetered, now, session.epoch)
-    if by_agent:
-        spent += await replace_assumptions(connection, session, session.epoch, spent, ZERO, now)
-    else:
-        spent += await _assume_lost(connection, session, now)
+    if not by_agent:
+        spent += Posted(await assume_lost(connection, session, now))
     told = replace(
         session,
         turns=max(session.turns, request.turns),
@@ -78,7 +74,7 @@ async def sweep(connection: Connection, session_id: UUID, grace_sec: float) -> S
     session, now = found.session, found.now
     if session.state == "closed" or (now - session.valid_until).total_seconds() < grace_sec:
         return None
-    spent = await _assume_lost(connection, session, now)
+    spent = Posted(await assume_lost(connection, session, now))
     told = replace(session, duration_sec=seconds_attached(session, session.last_use_at or now))
     reason = "swept" if session.attached_at is not None else "no_agent"
     return await _finish(connection, found.project, session, told, spent, reason, now)
@@ -89,37 +85,24 @@ def seconds_attached(session: SessionState, until: datetime) -> int:
     return max(0, round((until - session.attached_at).total_seconds())) if session.attached_at else 0
 
 
-async def _assume_lost(connection: Connection, session: SessionState, now: datetime) -> Decimal:
-    amount = assumed(
-        # After a claim nobody has attached yet: the old agent's share is assumed already.
-        attached=session.worker is not None,
-        reserved=session.reserved,
-        fixed=session.fixed,
-        w=session.hold * session.w_usd,
-        in_flight=session.in_flight,
-    )
-    return await assume(connection, session, amount, now)
-
-
 async def _finish(
     connection: Connection,
     project: Project,
     before: SessionState,
     told: SessionState,
-    spent: Decimal,
+    spent: Posted,
     reason: str,
     now: datetime,
 ) -> SessionState:
-    move = Move(spent, -before.reserved, -1)
     if before.participant_account_id is not None:
-        await accounts.settle(connection, before.participant_account_id, move)
-    await accounts.settle(connection, before.account_id, move)
+        await accounts.settle(connection, before.participant_account_id, Move(spent.total, -before.reserved, -1))
+    await accounts.settle(connection, before.account_id, Move(spent.here, -before.reserved, -1))
     after = replace(
         told,
         state="closed",
         closed_at=now,
         close_reason=reason,
-        posted=before.posted + spent,
+        posted=before.posted + spent.total,
         reserved=ZERO,
         in_flight=ZERO,
     )

@@ -16,7 +16,7 @@ from talktime_ledger.core.limits import (
     project_soft_ends_live,
     wrap_up_minutes,
 )
-from talktime_ledger.core.money import ZERO, usd
+from talktime_ledger.core.money import ZERO, ratio, usd
 from talktime_ledger.core.periods import period_of, turns_over
 from talktime_ledger.desk.errors import GrantRaceError
 from talktime_ledger.store import accounts, sessions
@@ -29,8 +29,9 @@ from talktime_ledger.wire import Grant, GrantBudget, GrantState
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One interrogation. `spent`: what its usages add (may be negative); `want`: W of the next response, 0 = W(cap).
-    USD.
+    """One interrogation. `spent`: what its usages add (may be negative), `elsewhere` of it was given back to earlier
+    budgets already; `want`: W of the next response, 0 = W(cap); `transport`: the transport reserve to be held, None =
+    as it is. USD.
     """
 
     n: int
@@ -39,6 +40,8 @@ class Request:
     want: Decimal
     now: datetime
     valid_sec: int
+    elsewhere: Decimal = ZERO
+    transport: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +75,17 @@ async def project_account(connection: Connection, project: Project, now: datetim
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a renewal is going to do. `account`: the one that carries the session from now on, as it was read;
-    `reserved`: what is to be reserved afterwards; moves as they go to the accounts. USD.
+    `stranded`: its month or generation is over and the new one cannot carry it; `reserved`: what is to be reserved
+    afterwards, `transport` of it new for transport; moves as they go to the accounts (`leave`: to the one it rolls
+    away from). USD.
     """
 
     account: Account
     rolls: bool
+    stranded: bool
     final: bool
     reserved: Decimal
+    transport: Decimal
     posted: Decimal
     burn: Decimal | None
     need: Need
@@ -86,6 +93,7 @@ class Terms:
     guarded: bool
     participant_move: Move
     participant_guarded: bool
+    leave: Move | None
 
 
 def plan_terms(
@@ -99,38 +107,54 @@ def plan_terms(
     """Takes `spent` from what is held and tops up (pure). `present`: the account of now; `held_account`: the one the
     session is on. Only the guarded statements make it true.
     """
-    rolls = held_account.id != present.id and (
+    taken = min(max(ZERO, request.spent), session.reserved)
+    kept = session.reserved - taken
+    due = held_account.id != present.id and (
         held_account.generation != present.generation
         or turns_over(held_account.period, present.period, request.in_flight <= 0, request.now)
     )
-    taken = min(max(ZERO, request.spent), session.reserved)
-    kept = session.reserved - taken
+    # The agent may have begun a response since it asked, on what it held: the new account takes over all of that or
+    # nothing. A session it cannot take over ends with what it holds on the old one.
+    rolls = due and present.available >= kept
     account = present if rolls else held_account
-    held = ZERO if rolls else kept
-    shared = account.available if rolls else account.available - request.spent + taken
-    posted = session.posted + request.spent
-    rooms = [session.limit_usd - posted - held]
+    shared = present.available - kept if rolls else account.available - request.spent + taken
+    if due and not rolls:
+        shared = min(shared, ZERO)
+    rooms = [session.limit_usd - session.posted - request.spent - kept]
     if participant is not None:
-        rooms.append(participant.available - request.spent + session.reserved - held)
+        rooms.append(participant.available - request.spent + taken)
+    # Transport first: the agent's own part never pays for it.
+    transport = ZERO
+    if request.transport is not None:
+        transport = max(ZERO, min(request.transport - session.transport_hold_usd, shared, *rooms))
     w = session.hold * (min(request.want, session.w_usd) if request.want > 0 else session.w_usd)
     burn = _burn(session, request)
-    need = Need(session.fixed, w, request.in_flight, burn, outage_reserve(project))
-    plan = plan_grant(need, held, rooms, shared, account.open_sessions + (1 if rolls else 0))
-    reserved = held + plan.delta
+    need = Need(session.fixed + transport, w, request.in_flight, burn, outage_reserve(project))
+    plan = plan_grant(
+        need,
+        kept + transport,
+        [room - transport for room in rooms],
+        shared - transport,
+        account.open_sessions + (1 if rolls else 0),
+    )
+    delta = plan.delta + transport
+    reserved = kept + delta
+    here = request.spent - request.elsewhere
     return Terms(
         account,
         rolls,
+        due and not rolls,
         plan.final,
         reserved,
-        posted,
+        transport,
+        session.posted + request.spent,
         burn,
         need,
-        Move(ZERO, reserved, 1)
-        if rolls
-        else Move(request.spent, plan.delta - taken, 0, soft_threshold(project, account)),
-        reserved > 0 if rolls else plan.delta > 0,
-        Move(request.spent, reserved - session.reserved),
-        reserved > kept,
+        Move(ZERO, reserved, 1) if rolls else Move(here, delta - taken, 0, soft_threshold(project, account)),
+        reserved > 0 if rolls else delta > 0,
+        Move(request.spent, delta - taken),
+        delta > 0,
+        Move(here, -session.reserved, -1) if rolls else None,
     )
 
 
@@ -155,13 +179,17 @@ def conclude(
         account_id=account.id,
         posted=terms.posted,
         reserved=terms.reserved,
+        transport_hold_usd=session.transport_hold_usd + terms.transport,
         in_flight=request.in_flight,
         burn_usd_min=terms.burn,
         last_n=request.n,
         last_use_at=request.now,
         valid_until=request.now + timedelta(seconds=request.valid_sec),
     )
-    position = _position(project, after, account, participant, terms.need.w, remainder)
+    position = _position(project, after, account, participant, terms, remainder)
+    if request.transport is not None:
+        # Half of the reserve: enough for the goodbye and the way out.
+        position = replace(position, transport_short=after.transport_hold_usd < request.transport / 2)
     verdict = judge(position)
     if verdict.state is LimitState.OK and terms.final:
         verdict = Verdict(LimitState.SOFT, "NothingBeyond", "what is held is the last of the budget")
@@ -185,8 +213,8 @@ async def renew(connection: Connection, project: Project, session: SessionState,
     if participant is not None:
         move, guarded = terms.participant_move, terms.participant_guarded
         participant = await _move(connection, participant.id, move, guarded=guarded)
-    if terms.rolls:
-        await accounts.settle(connection, held_account.id, Move(request.spent, -session.reserved, -1))
+    if terms.leave is not None:
+        await accounts.settle(connection, held_account.id, terms.leave)
     account = await _move(connection, terms.account.id, terms.move, guarded=terms.guarded)
     remainder = await sessions.expected_remainder(connection, project.id) if account.soft_at is not None else None
     return conclude(project, session, request, terms, account, participant, remainder)
@@ -207,8 +235,12 @@ def answer(
     wrap_up = soft and session.wrap_up_at is None
     minutes = None
     if wrap_up:
-        levels = [position.session, position.project, *([position.participant] if position.participant else [])]
-        left = min(level.left for level in levels) - request.in_flight
+        # What the project still has is for all its open sessions.
+        rest = max(ZERO, position.project.left - session.reserved)
+        shares = [session.reserved + ratio(rest, Decimal(max(1, account.open_sessions))), position.session.left]
+        if position.participant is not None:
+            shares.append(position.participant.left)
+        left = min(shares) - request.in_flight
         minutes = wrap_up_minutes(left, position.w, position.goodbye, session.burn_usd_min or ZERO)
     now = request.now
     after = replace(
@@ -250,10 +282,11 @@ def _position(
     session: SessionState,
     account: Account,
     participant: Account | None,
-    w: Decimal,
+    terms: Terms,
     remainder: Remainder | None,
 ) -> Position:
     budget = project.spec.budget
+    project_room = ZERO if terms.stranded else account.available
     ends = False
     if remainder is not None:
         need, held = remainder
@@ -270,15 +303,16 @@ def _position(
             session.limit_usd - session.posted - session.reserved,
             session.soft_percent,
         ),
-        project=level(account.budget, account.posted, account.available, budget.soft_percent),
+        project=level(account.budget, account.posted, project_room, budget.soft_percent),
         participant=level(participant.budget, participant.posted, participant.available, budget.soft_percent)
         if participant
         else None,
-        w=w,
+        w=terms.need.w,
         goodbye=session.fixed,
         in_flight=session.in_flight,
         project_soft_ends_sessions=ends,
         paused=project.paused,
+        deleted=project.deleted,
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 
-from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.rates import RateBook
-from talktime_ledger.desk.posting import post_unmetered, post_usages, replace_assumptions
+from talktime_ledger.desk.lost import assumption, replace_assumption
+from talktime_ledger.desk.posting import post_unmetered, post_usages
 from talktime_ledger.store import accounts, sessions
 from talktime_ledger.store.accounts import Move
 from talktime_ledger.store.database import Connection
@@ -23,21 +22,27 @@ async def post_late(
     usages: Sequence[Usage],
     unmetered: Sequence[Unmetered],
     epoch: int,
-    in_flight: Decimal,
     book: RateBook,
     now: datetime,
+    *,
+    final: bool,
 ) -> SessionState:
-    """Counts it and lets it replace what was assumed of that agent. Not guarded: it is a fact, no grant."""
-    spent = await post_usages(connection, session, usages, book, now, epoch)
-    spent += await post_unmetered(connection, session, unmetered, now, epoch)
-    spent += await replace_assumptions(connection, session, epoch, spent, in_flight, now)
-    if not spent:
-        return session
-    # A fenced agent's usage beyond the assumption comes out of what the session still holds.
-    taken = min(max(ZERO, spent), session.reserved)
-    if session.participant_account_id is not None:
-        await accounts.settle(connection, session.participant_account_id, Move(spent, -taken))
-    await accounts.settle(connection, session.account_id, Move(spent, -taken))
-    after = replace(session, posted=session.posted + spent, reserved=session.reserved - taken)
+    """Counts it and lets it replace what was assumed of that agent; `final`: its close, nothing more will come.
+
+    Not guarded: it is a fact, no grant. It never exceeds the assumption (law 2), so the sum of what is posted and
+    reserved does not grow; and it is booked where the assumption stands, so a month that turned since is left alone.
+    Nothing is taken from what the session holds now: that is its present agent's.
+    """
+    standing = await assumption(connection, session, epoch)
+    there = replace(session, account_id=standing.account_id) if standing else session
+    spent = await post_usages(connection, there, usages, book, now, epoch)
+    spent += await post_unmetered(connection, there, unmetered, now, epoch)
+    if standing is not None:
+        spent += await replace_assumption(connection, there, standing, spent.total, now, final=final)
+    if spent.total and session.participant_account_id is not None:
+        await accounts.settle(connection, session.participant_account_id, Move(spent.total))
+    if spent.here:
+        await accounts.settle(connection, there.account_id, Move(spent.here))
+    after = replace(session, posted=session.posted + spent.total)
     await sessions.save(connection, session, after)
     return after

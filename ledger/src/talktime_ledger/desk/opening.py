@@ -41,7 +41,8 @@ async def open_session(
     connection: Connection, request: SessionOpen, book: RateBook, now: datetime, valid_sec: int
 ) -> SessionState:
     """The open session; the same id again returns the same. DeskError with the reason; GrantRaceError: try again."""
-    project = await projects.find(connection, request.namespace, request.project)
+    # Shared: a limit lowered meanwhile would otherwise miss this session.
+    project = await projects.find(connection, request.namespace, request.project, share=True)
     if project is None or project.deleted:
         raise DeskError(ProblemReason.NOT_FOUND, f"no Project {request.namespace}/{request.project}")
     ticket = await _ticket(connection, project, request, now)
@@ -57,6 +58,15 @@ async def open_session(
     need = _admit(project, account, participant, terms)
     rooms = [Decimal(project.spec.budget.session.limit), *([participant.available] if participant else [])]
     plan = plan_grant(need, ZERO, rooms, account.available, account.open_sessions + 1)
+    if not plan.sufficient:
+        # The session's own limit, as the accounts were looked at above: transport can be dearer than the talk.
+        raise DeskError(
+            ProblemReason.BUDGET_NOT_FEASIBLE,
+            f"budget.session.limit {shown(rooms[0])} USD is below {shown(need.least)}: the goodbye and the transport "
+            f"reserve {shown(need.fixed)} and the worst response {shown(need.w)}; raise the limit",
+            available=rooms[0],
+            needed=need.least,
+        )
     if participant is not None and await accounts.grant(connection, participant.id, Move(ZERO, plan.delta, 1)) is None:
         raise GrantRaceError
     move = Move(ZERO, plan.delta, 1, soft_threshold(project, account))

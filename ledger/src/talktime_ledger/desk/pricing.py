@@ -73,21 +73,31 @@ def feasible(
 
 @dataclass(frozen=True, slots=True)
 class PricedUsage:
-    """Cost in USD, the snapshot it was priced with, and whether a price had to be assumed."""
+    """Cost in USD, the snapshot it was priced with, whether a price had to be assumed, and when it was used."""
 
     cost_usd: Decimal
     rates: RateSnapshot
     assumed_price: bool
+    at: datetime
 
 
 def price_usage(session: SessionState, usage: Usage, book: RateBook, now: datetime) -> PricedUsage:
-    """Prices by the usage's own time; without a card by what the session was opened with, never not at all."""
-    sane = session.opened_at - CLOCK_TOLERANCE <= usage.occurred_at <= now + CLOCK_TOLERANCE
-    at = usage.occurred_at if sane else now
-    rates = _rates(session, usage.model, book, at)
-    exact = rates.model == usage.model
-    priced = price_or_bound(usage.meters, rates)
-    return PricedUsage(priced.usd, rates, bool(priced.missing) or not exact)
+    """Prices by the usage's own time; without a card by what the session was opened with, never not at all.
+
+    A time outside the session's (the agent's clock jumped) is moved to the nearer end of it, and chooses no price: if
+    the prices changed during the session the dearer one is taken, and the usage is marked as not surely priced.
+    """
+    earliest, latest = session.opened_at - CLOCK_TOLERANCE, now + CLOCK_TOLERANCE
+    at, times = usage.occurred_at, [usage.occurred_at]
+    if not earliest <= at <= latest:
+        at, times = session.opened_at if at < earliest else now, [session.opened_at, now]
+    priced = []
+    for time in times:
+        rates = _rates(session, usage.model, book, time)
+        priced.append((price_or_bound(usage.meters, rates), rates))
+    doubtful = len({one.usd for one, _ in priced}) > 1
+    cost, rates = max(priced, key=lambda pair: pair[0].usd)
+    return PricedUsage(cost.usd, rates, bool(cost.missing) or rates.model != usage.model or doubtful, at)
 
 
 def _rates(session: SessionState, model: str, book: RateBook, at: datetime) -> RateSnapshot:

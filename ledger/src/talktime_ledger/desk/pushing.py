@@ -12,6 +12,7 @@ from talktime_ledger.core.periods import period_of
 from talktime_ledger.core.rates import PriceUnknown, RateBook
 from talktime_ledger.desk.granting import project_account
 from talktime_ledger.desk.pricing import HOLD, feasible, legs_for
+from talktime_ledger.desk.transport import transport_reserve
 from talktime_ledger.store import accounts, projects, sessions
 from talktime_ledger.store.database import Connection
 from talktime_ledger.store.projects import Project
@@ -171,11 +172,12 @@ def judge_providers(
         try:
             legs = legs_for(provider, book, now)
             verdict = feasible(provider, project.spec.agent, project.instructions, limit, legs)
+            fixed = verdict.goodbye + transport_reserve(project, book, now)
         except PriceUnknown as error:
             prices.append(PriceStatus(provider=provider.name, model=provider.model, known=False, reason=str(error)))
             continue
         prices.append(PriceStatus(provider=provider.name, model=provider.model, known=True))
-        floors.append(admit_floor(configured, verdict.w * HOLD[provider.api], verdict.goodbye, limit))
+        floors.append(admit_floor(configured, verdict.w * HOLD[provider.api], fixed, limit))
         if not verdict.ok:
             infeasible.append(FeasibleStatus(ok=False, reason=verdict.reason, message=verdict.message))
     if infeasible:

@@ -11,6 +11,7 @@ from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.pricing import price
 from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot
+from talktime_ledger.desk.errors import GrantRaceError
 from talktime_ledger.desk.posting import post_transport
 from talktime_ledger.store import accounts, sessions
 from talktime_ledger.store.accounts import Move
@@ -25,6 +26,8 @@ MODEL = "participant"
 VENDOR = {"selfhosted": "selfhosted", "cloud": "livekit"}
 # Seconds reserved ahead per participant: one renewal of 20 s and a minute.
 AHEAD_SEC = 80
+# In a room beside its participants: the agent and the observers; LiveKit counts them all.
+OTHERS = 1 + 8
 
 
 def transport_rates(book: RateBook, mode: str, at: datetime) -> RateSnapshot:
@@ -41,13 +44,23 @@ def transport_reserve(project: Project, book: RateBook, at: datetime) -> Decimal
     found, failure = [], PriceUnknown("")
     for mode in VENDOR:
         try:
-            seconds = (project.spec.media.max_participants + 1) * AHEAD_SEC
+            seconds = (project.spec.media.max_participants + OTHERS) * AHEAD_SEC
             found.append(price({Meter.PARTICIPANT_SECONDS: seconds}, transport_rates(book, mode, at)))
         except PriceUnknown as error:
             failure = error
     if not found:
         raise failure
     return max(found)
+
+
+def transport_target(project: Project, book: RateBook, at: datetime) -> Decimal | None:
+    """USD an open session should hold for transport now; None: leave it as it is (outside the budget, or no card)."""
+    if not project.spec.budget.include_transport:
+        return None
+    try:
+        return transport_reserve(project, book, at)
+    except PriceUnknown:
+        return None
 
 
 def new_seconds(known: Mapping[str, int], reported: Mapping[str, int]) -> tuple[dict[str, int], int]:
@@ -106,8 +119,37 @@ async def _book(
     await post_transport(connection, session, entry, rates)
     if not counted:
         return session
-    taken = min(amount, session.reserved)
-    if session.participant_account_id is not None:
-        await accounts.settle(connection, session.participant_account_id, Move(amount, -taken))
-    await accounts.settle(connection, session.account_id, Move(amount, -taken))
-    return replace(session, posted=session.posted + amount, reserved=session.reserved - taken)
+    return await _pay(connection, project, session, amount, book, now)
+
+
+async def _pay(
+    connection: Connection, project: Project, session: SessionState, amount: Decimal, book: RateBook, now: datetime
+) -> SessionState:
+    """Out of the transport reserve alone (the rest of what is held is the agent's), which is then filled up again as
+    far as the caps allow. What goes beyond the reserve (a gateway that was away for minutes; minutes told after the
+    close) is a fact and posted as one.
+    """
+    taken = min(amount, session.transport_hold_usd, session.reserved)
+    refill = ZERO
+    if session.state == "open":
+        account = await accounts.read(connection, session.account_id)
+        rooms = [account.available, session.limit_usd - session.posted - session.reserved]
+        if session.participant_account_id is not None:
+            rooms.append((await accounts.read(connection, session.participant_account_id)).available)
+        target = transport_target(project, book, now) or ZERO
+        missing = target - (session.transport_hold_usd - taken)
+        refill = max(ZERO, min(missing, min(rooms) - amount + taken))
+    move = Move(amount, refill - taken)
+    for account_id in (session.participant_account_id, session.account_id):
+        if account_id is None:
+            continue
+        if refill == 0:
+            await accounts.settle(connection, account_id, move)
+        elif await accounts.grant(connection, account_id, move) is None:
+            raise GrantRaceError
+    return replace(
+        session,
+        posted=session.posted + amount,
+        reserved=session.reserved - taken + refill,
+        transport_hold_usd=session.transport_hold_usd - taken + refill,
+    )

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from decimal import Decimal
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.rates import RateBook
-from talktime_ledger.core.sweep import assumed
 from talktime_ledger.desk.errors import DeskError
 from talktime_ledger.desk.granting import Renewal, Request, renew
 from talktime_ledger.desk.late import post_late
-from talktime_ledger.desk.posting import assume, post_usages, replace_assumptions
+from talktime_ledger.desk.lost import assume_lost
+from talktime_ledger.desk.posting import Posted, post_usages
+from talktime_ledger.desk.transport import transport_target
 from talktime_ledger.store import accounts, sessions
 from talktime_ledger.store.accounts import Move
 from talktime_ledger.store.database import Connection
@@ -23,6 +23,8 @@ from talktime_ledger.wire import Attach, Claim, Grant, ProblemReason, SessionEve
 
 # Kept per session; an agent reports about ten.
 MAX_EVENTS = 200
+# An agent that charges without having attached holds the session all the same.
+UNNAMED = "unnamed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,50 +66,34 @@ async def use(
     session, now = found.session, found.now
     if request.epoch != session.epoch or session.state == "closed":
         # Counted all the same: it was billed.
-        await post_late(
-            connection,
-            session,
-            request.usages,
-            (),
-            request.epoch,
-            request.in_flight,
-            book,
-            now,
-        )
+        await post_late(connection, session, request.usages, (), request.epoch, book, now, final=False)
         return Refusal(gone(session, request.epoch))
     spent = await post_usages(connection, session, request.usages, book, now, request.epoch)
     if request.n <= session.last_n and session.last_answer is not None:
-        if spent:
-            await _post_reordered(connection, session, spent)
-        return Grant.model_validate(session.last_answer)
-    spent += await replace_assumptions(connection, session, request.epoch, spent, request.in_flight, now)
+        return await _again(connection, session, request.n, spent, now, valid_sec)
     told = replace(
         session,
+        worker=session.worker or UNNAMED,
         turns=max(session.turns, request.turns),
         events=merged_events(session.events, request.events),
         attached_at=session.attached_at or now,
     )
-    renewal = await renew(
-        connection, found.project, told, Request(request.n, spent, request.in_flight, request.want, now, valid_sec)
+    target = transport_target(found.project, book, now)
+    asked = Request(
+        request.n, spent.total, request.in_flight, request.want, now, valid_sec, spent.elsewhere, transport=target
     )
+    renewal = await renew(connection, found.project, told, asked)
     await sessions.save(connection, session, renewal.session)
     return renewal
 
 
 async def claim(connection: Connection, found: Locked, request: Claim, valid_sec: int) -> SessionState:
-    """Raises the epoch: the old agent is fenced, what it may have had in flight is assumed at its bound."""
+    """Raises the epoch: the old agent is fenced, and everything it held is assumed spent until it reports (ADR 4)."""
     session, now = found.session, found.now
     _check_open(session)
     if request.epoch != session.epoch + 1:
         raise DeskError(ProblemReason.CONFLICT, f"the epoch is {session.epoch}, {request.epoch} cannot follow it")
-    amount = assumed(
-        attached=session.attached_at is not None,
-        reserved=session.reserved,
-        fixed=session.fixed,
-        w=session.hold * session.w_usd,
-        in_flight=session.in_flight,
-    )
-    await assume(connection, session, amount, now)
+    amount = await assume_lost(connection, session, now)
     if amount:
         if session.participant_account_id is not None:
             await accounts.settle(connection, session.participant_account_id, Move(amount, -amount))
@@ -134,14 +120,34 @@ def merged_events(known: Sequence[dict[str, object]], new: Sequence[SessionEvent
     return sorted(rows.values(), key=lambda row: str(row["at"]))[:MAX_EVENTS]
 
 
-async def _post_reordered(connection: Connection, session: SessionState, amount: Decimal) -> None:
-    """Usage of an overtaken request: taken from what is held; the newer answer stays."""
-    taken = min(max(ZERO, amount), session.reserved)
-    if session.participant_account_id is not None:
-        await accounts.settle(connection, session.participant_account_id, Move(amount, -taken))
-    await accounts.settle(connection, session.account_id, Move(amount, -taken))
-    after = replace(session, posted=session.posted + amount, reserved=session.reserved - taken)
+async def _again(
+    connection: Connection, session: SessionState, n: int, spent: Posted, now: datetime, valid_sec: int
+) -> Grant:
+    """The stored answer, with what is held now. Usage of an overtaken request is taken from it."""
+    taken = min(max(ZERO, spent.total), session.reserved)
+    if spent.total and session.participant_account_id is not None:
+        await accounts.settle(connection, session.participant_account_id, Move(spent.total, -taken))
+    if spent.here or taken:
+        await accounts.settle(connection, session.account_id, Move(spent.here, -taken))
+    stored = Grant.model_validate(session.last_answer)
+    reserved = min(stored.reserved, session.reserved - taken)
+    answer = stored.model_copy(
+        update={
+            "reserved": reserved,
+            "goodbye": min(stored.goodbye, reserved),
+            "posted": session.posted + spent.total,
+        }
+    )
+    after = replace(
+        session,
+        posted=session.posted + spent.total,
+        reserved=session.reserved - taken,
+        last_answer=answer.model_dump(mode="json"),
+        # The agent counts its validity from the sending of this repeat.
+        valid_until=now + timedelta(seconds=valid_sec) if n == session.last_n else session.valid_until,
+    )
     await sessions.save(connection, session, after)
+    return answer
 
 
 def _check_open(session: SessionState) -> None:

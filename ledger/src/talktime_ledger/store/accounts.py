@@ -57,15 +57,20 @@ def account_of(row: Record) -> Account:
 async def ensure(
     connection: Connection, project_id: UUID, kind: str, subject: str, period: str, generation: int, budget: Decimal
 ) -> Account:
-    """The account, created at the first need with the present budget."""
+    """The account, created at the first need with the present budget: the Project's own word, under a shared lock
+    (`budget` may have been read before it was lowered).
+    """
     find = f"""SELECT {COLUMNS} FROM accounts
                WHERE project_id = $1 AND kind = $2 AND subject = $3 AND period = $4 AND generation = $5"""
     row = await connection.fetchrow(find, project_id, kind, subject, period, generation)
     if row is not None:
         return account_of(row)
     await connection.execute(
-        """INSERT INTO accounts (project_id, kind, subject, period, generation, budget, ceiling)
-           VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING""",
+        """WITH present AS (SELECT spec->'budget' AS budget FROM projects WHERE id = $1 FOR SHARE),
+           amount AS (SELECT COALESCE((CASE $2::text WHEN 'project' THEN budget->>'amount'
+                        ELSE budget->'participant'->>'limit' END)::numeric, $6) AS usd FROM present)
+           INSERT INTO accounts (project_id, kind, subject, period, generation, budget, ceiling)
+           SELECT $1, $2, $3, $4, $5, usd, usd FROM amount ON CONFLICT DO NOTHING""",
         project_id,
         kind,
         subject,

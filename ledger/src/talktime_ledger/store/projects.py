@@ -61,9 +61,11 @@ def project_of(row: Mapping[str, Any]) -> Project:
     )
 
 
-async def find(connection: Connection, namespace: str, name: str, *, lock: bool = False) -> Project | None:
-    """By name; deleted ones too."""
-    suffix = " FOR NO KEY UPDATE" if lock else ""
+async def find(
+    connection: Connection, namespace: str, name: str, *, lock: bool = False, share: bool = False
+) -> Project | None:
+    """By name; deleted ones too. `share`: it stays as it is until the transaction ends; `lock`: and nobody shares."""
+    suffix = " FOR NO KEY UPDATE" if lock else " FOR SHARE" if share else ""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM projects WHERE namespace = $1 AND name = $2{suffix}",
         namespace,

@@ -95,14 +95,16 @@ async def revise(connection: Connection, event_id: int, event: Event, snapshot_i
     )
 
 
-async def assumptions(connection: Connection, session_id: UUID) -> list[tuple[str, Event]]:
-    """What was assumed for lost agents and is not replaced yet."""
+async def shares(connection: Connection, session_id: UUID, event_id: int) -> list[tuple[int, Decimal]]:
+    """Which budgets carry an event's money (it may have been corrected after the month turned), the newest first."""
     rows = await connection.fetch(
-        """SELECT key, id, kind, model, meters, occurred_at, status, unmetered, cost_usd, epoch FROM usage_events
-           WHERE session_id = $1 AND key LIKE 'assumed/%' AND cost_usd > 0""",
+        """SELECT account_id, SUM(amount_usd) AS amount FROM entries
+           WHERE session_id = $1 AND usage_event_id = $2 AND account_id IS NOT NULL
+           GROUP BY account_id ORDER BY MAX(id) DESC""",
         session_id,
+        event_id,
     )
-    return [(row["key"], _event(row)) for row in rows]
+    return [(row["account_id"], row["amount"]) for row in rows]
 
 
 def snapshot_key(rates: RateSnapshot) -> str:
@@ -214,16 +216,16 @@ def cost_difference(entry: Entry) -> dict[str, int | Decimal]:
     return result
 
 
-_COSTS_COLUMNS = ", ".join(COUNTED)
-_COSTS_ADDS = ", ".join(f"{name} = session_costs.{name} + EXCLUDED.{name}" for name in COUNTED)
-_COSTS_ADD = f"""ON CONFLICT (session_id, provider, model) DO UPDATE SET {_COSTS_ADDS},
+COSTS_COLUMNS = ", ".join(COUNTED)
+_ADDS = ", ".join(f"{name} = session_costs.{name} + EXCLUDED.{name}" for name in COUNTED)
+COSTS_ADD = f"""ON CONFLICT (session_id, provider, model) DO UPDATE SET {_ADDS},
       rate_snapshot = session_costs.rate_snapshot || COALESCE((SELECT jsonb_agg(item)
         FROM jsonb_array_elements(EXCLUDED.rate_snapshot) item
         WHERE NOT session_costs.rate_snapshot @> jsonb_build_array(item)), '[]'::jsonb)"""
 _PROJECT_COSTS = f"""INSERT INTO session_costs
-      (session_id, project_id, provider, model, rate_snapshot, {_COSTS_COLUMNS})
+      (session_id, project_id, provider, model, rate_snapshot, {COSTS_COLUMNS})
     VALUES ($1, $2, $3, $4, $5, {", ".join(f"${index}" for index in range(6, 6 + len(COUNTED)))})
-    {_COSTS_ADD}"""
+    {COSTS_ADD}"""
 
 
 async def project_costs(
@@ -254,9 +256,9 @@ _BOOK = f"""WITH kept AS (
                            meters, amount_usd, unmetered_usd, occurred_at, usage_event_id, snapshot_id)
       SELECT $17, $18, $19, $1, $20, $3, $21, $4, $5, $9, $22, $6, made.id, $11 FROM made),
     projected AS (
-      INSERT INTO session_costs (session_id, project_id, provider, model, rate_snapshot, {_COSTS_COLUMNS})
+      INSERT INTO session_costs (session_id, project_id, provider, model, rate_snapshot, {COSTS_COLUMNS})
       SELECT $1, $19, $23, $24, $25, {", ".join(f"${index}" for index in range(26, 26 + len(COUNTED)))} FROM made
-      {_COSTS_ADD})
+      {COSTS_ADD})
     SELECT id FROM made"""
 
 

@@ -26,17 +26,15 @@ from livekit.agents import JobContext
 from pydantic import SecretStr
 from talktime_ledger.client import LedgerClient
 from talktime_ledger.core.usage import UsageStatus
-from talktime_ledger.resources.project import Api
 from talktime_ledger.wire import Attach, Attachment, Close, Grant, ProviderReport, PushEvent
 
+from talktime_agent.apis import answers_by_itself, meter_of, talking
 from talktime_agent.charging import Charger
 from talktime_agent.close import QUIET_SECONDS, Quiet, settle
-from talktime_agent.facts import Billed, Committed, Fault
+from talktime_agent.facts import Billed, Committed, Fault, Opened
 from talktime_agent.gate import Bounds
-from talktime_agent.meter import ProviderMeter
 from talktime_agent.metrics import Telemetry
 from talktime_agent.ports import LedgerPort
-from talktime_agent.provider import talking_model
 from talktime_agent.push import PodLink, concerns
 from talktime_agent.reports import ProviderReports
 from talktime_agent.settings import AgentSettings, ProviderKeyMissingError, provider_key
@@ -48,6 +46,8 @@ logger = logging.getLogger("talktime.agent.budgeted")
 
 # A joining participant waits meanwhile; longer than a restart of the ledger, shorter than their patience.
 ATTACH_PATIENCE_SECONDS = 30.0
+# Longer than a renewal takes; longer in silence than a user should be left without an answer.
+DEAF_SECONDS = 10.0
 
 
 class Budgeted:
@@ -77,9 +77,9 @@ class Budgeted:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._spool = spool
         self._usage_until: float | None = None
-        self._meter = ProviderMeter(
-            provider=told.provider, model=told.model, transcription_model=config.transcriptionModel
-        )
+        self._meter = meter_of(told, config)
+        self.answers_by_itself = answers_by_itself(told.api)
+        self._deaf_since: float | None = None
         self.till = Till(attachment, self.bounds, self._meter, spool, clock, sent_at)
         self._quiet = Quiet(lambda: self.till.quiet)
         self._answered = Quiet(lambda: not self._meter.open_responses)
@@ -104,7 +104,7 @@ class Budgeted:
         self._on_grant: Callable[[Grant], None] = lambda _: None
         self._on_change: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.model = talking_model(told.model, config, key, self, self._heard)
+        self.model = talking(told, config, key, self, self._heard)
 
     # the gate of the provider's session
 
@@ -115,6 +115,32 @@ class Budgeted:
     def request(self, event_id: str) -> None:
         """A response.create goes out."""
         self.till.request(event_id)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is on its way, or (where nobody else says so) the user is speaking."""
+        if not self.answers_by_itself:
+            return self.turns.busy
+        return self.turns.busy or bool(self._meter.open_responses) or self.model.user_speaks
+
+    def hears(self) -> bool:
+        """Whether the user's audio may go to a provider that answers by itself: only what it may start is paid for.
+
+        Short of two worst cases the ledger is asked for more; a user who is not heard for long is told goodbye.
+        """
+        if self.turns.is_shut:
+            return False
+        decision = self.till.may_respond()
+        if decision.allowed:
+            self._deaf_since = None
+            return True
+        now = self.clock.monotonic()
+        if self._deaf_since is None:
+            self._deaf_since = now
+        self.charger.kick()
+        if self.till.quiet and now - self._deaf_since > DEAF_SECONDS:
+            self._refused(decision.reason)
+        return False
 
     # the run
 
@@ -189,6 +215,8 @@ class Budgeted:
                 case Committed() if not self.turns.is_shut:
                     self.till.turn()
                     self.turns.respond()
+                case Opened(_, None) if self.answers_by_itself:
+                    self.till.turn()
                 case Billed(usage):
                     self.telemetry.count("responses", str(usage.status))
                     if usage.status is UsageStatus.COMPLETED:
@@ -272,8 +300,6 @@ async def budgeted(ctx: JobContext, settings: AgentSettings | None = None) -> As
 
 
 def _key(settings: AgentSettings, attachment: Attachment) -> SecretStr:
-    if attachment.session.api is not Api.OPENAI_REALTIME:
-        raise ProviderKeyMissingError(f"this agent does not speak {attachment.session.api}")
     return provider_key(settings.provider_names, attachment.session.provider, os.environ)
 
 

@@ -18,7 +18,6 @@ from livekit.agents import llm
 from talktime_ledger.client import LedgerError
 
 from talktime_agent.ports import LedgerPort
-from talktime_agent.provider import GatedModel
 
 logger = logging.getLogger("talktime.agent.clip")
 
@@ -95,7 +94,7 @@ async def obtain(
     return rendered
 
 
-async def render(model: GatedModel, prompt: str, quiet: Callable[[float], Awaitable[bool]]) -> bytes | None:
+async def render(model: llm.RealtimeModel, prompt: str, quiet: Callable[[float], Awaitable[bool]]) -> bytes | None:
     """Renders by one capped response on a connection of its own; its usage goes through the model's listener.
 
     ``quiet(seconds)`` waits until that response's usage has come. None when the provider did not deliver.

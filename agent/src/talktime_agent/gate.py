@@ -11,12 +11,10 @@ from talktime_ledger.core.worst_case import (
     TURN_AUDIO_SECONDS,
     Caps,
     Legs,
-    closing_output_cap,
-    goodbye_bound,
     instruction_tokens_bound,
-    response_bound,
     transcription_bound,
 )
+from talktime_ledger.core.worst_cases import WorstCases, worst_cases
 from talktime_ledger.wire import Attachment, RateSnapshotWire, SessionConfig
 
 # What the user will probably say before the next answer; asked for ahead so that a commit does not wait for the ledger.
@@ -34,12 +32,16 @@ def session_instructions(config: SessionConfig) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Worst cases of one session. All amounts in USD."""
+    """Worst cases of one session, by the rules of its model's vendor. All amounts in USD.
+
+    ``hold``: worst cases to hold at once, 2 where the provider answers by itself.
+    """
 
     legs: Legs
     caps: Caps
     instruction_tokens: int
     closing: str
+    hold: int = 1
 
     @classmethod
     def of(cls, attachment: Attachment) -> Bounds:
@@ -56,7 +58,13 @@ class Bounds:
                 config.instructions, (config.greeting or "", config.wrapUp, config.closing)
             ),
             closing=config.closing,
+            hold=max(1, attachment.grant.hold),
         )
+
+    @property
+    def rules(self) -> WorstCases:
+        """How this vendor's responses are bounded."""
+        return worst_cases(self.legs.model.vendor)
 
     @property
     def longest_response_sec(self) -> float:
@@ -69,7 +77,7 @@ class Bounds:
         Transcription is not in it: committed audio holds its own bound. But one more turn's transcription is kept back,
         for it is billed as soon as the user has spoken, answered or not.
         """
-        talk = response_bound(
+        talk = self.rules.response(
             Legs(self.legs.model),
             self.caps,
             instruction_tokens=self.instruction_tokens,
@@ -89,12 +97,12 @@ class Bounds:
     @property
     def goodbye(self) -> Decimal:
         """C."""
-        return goodbye_bound(self.legs.model, self.closing)
+        return self.rules.goodbye(self.legs.model, self.closing)
 
     @property
     def goodbye_output_tokens(self) -> int:
         """max_output_tokens of rendering the goodbye."""
-        return closing_output_cap(self.closing)
+        return self.rules.closing_output(self.closing)
 
     def rates_of(self, model: str) -> RateSnapshot:
         """The snapshot a usage of this model is priced with."""

@@ -14,10 +14,10 @@ from livekit.agents.voice import SpeechHandle
 from talktime_ledger.core.usage import UsageKind
 
 from talktime_agent import clip
+from talktime_agent.apis import meter_of, rendering
 from talktime_agent.budgeted import Budgeted
 from talktime_agent.gate import Bounds
-from talktime_agent.meter import ProviderMeter
-from talktime_agent.provider import GatedSession, rendering_model
+from talktime_agent.provider import GatedSession
 from talktime_agent.till import Clock, Till
 
 logger = logging.getLogger("talktime.agent.goodbye")
@@ -37,6 +37,9 @@ class _RenderGate:
 
     def admits(self) -> bool:
         return self._till.account.may_render(self._bounds.goodbye, self._clock.monotonic()).allowed
+
+    def hears(self) -> bool:
+        return False
 
     def request(self, event_id: str) -> None:
         self._till.request(event_id, self._bounds.goodbye)
@@ -63,12 +66,7 @@ class Goodbye:
             gate = _RenderGate(self._till, self._bounds, self._clock)
             if not gate.admits():
                 return None
-            meter = ProviderMeter(
-                provider=self._told.provider,
-                model=self._told.model,
-                transcription_model=None,
-                kind=UsageKind.CLOSING_RENDER,
-            )
+            meter = meter_of(self._told, self._config, UsageKind.CLOSING_RENDER)
 
             def heard(event: Mapping[str, Any]) -> None:
                 if facts := meter.feed(event, self._clock.wall()):
@@ -82,8 +80,8 @@ class Goodbye:
                     await asyncio.sleep(0.05)
                 return False
 
-            model = rendering_model(
-                self._told.model, self._config, self._budget.key, gate, heard, self._bounds.goodbye_output_tokens
+            model = rendering(
+                self._told, self._config, self._budget.key, gate, heard, self._bounds.goodbye_output_tokens
             )
             return await clip.render(model, clip.closing_prompt(self._config.closing), rendered)
 

@@ -13,6 +13,7 @@ from livekit.agents.voice.room_io import RoomOptions, TextOutputOptions
 from livekit.rtc.participant import PublishDataError
 from talktime_ledger.wire import Grant
 
+from talktime_agent.apis import provider_fault, turn_detection
 from talktime_agent.budgeted import Budgeted
 from talktime_agent.close import may_delete_room, may_speak
 from talktime_agent.crosscheck import differences
@@ -21,7 +22,6 @@ from talktime_agent.goodbye import Goodbye
 from talktime_agent.limits import Step, next_step, situation, wrap_up_text
 from talktime_agent.observers import ObserverChannel
 from talktime_agent.presence import Presence
-from talktime_agent.provider import fault_of
 from talktime_agent.settings import AgentSettings
 
 logger = logging.getLogger("talktime.agent.interview")
@@ -29,6 +29,8 @@ logger = logging.getLogger("talktime.agent.interview")
 WATCH_SECONDS = 0.5
 # Nobody speaks for so long after the soft limit: the agent wraps up of its own accord.
 WRAP_UP_IDLE_SECONDS = 8.0
+# Where the provider answers by itself the wrap-up cannot ride on its next answer: it is given in the next pause.
+PAUSE_SECONDS = 1.0
 
 
 class Interview:
@@ -43,7 +45,10 @@ class Interview:
         self._till = budget.till
         self._agent = Agent(instructions=session_instructions(budget.config))
         self._session: AgentSession[None] = AgentSession(
-            llm=budget.model, vad=None, turn_handling={"turn_detection": "manual"}, user_away_timeout=None
+            llm=budget.model,
+            vad=None,
+            turn_handling={"turn_detection": turn_detection(budget.session.api)},
+            user_away_timeout=None,
         )
         self._presence = Presence(
             self._told.participant_identity,
@@ -58,6 +63,7 @@ class Interview:
         self._spoke = False
         self._greeted = not self._config.greeting
         self._idle_since = budget.clock.monotonic()
+        self._pause = PAUSE_SECONDS if budget.answers_by_itself else WRAP_UP_IDLE_SECONDS
 
     async def run(self) -> str:
         """Until the interview has ended and the room is left; the reason. Cancelling ends it in the same order."""
@@ -149,7 +155,7 @@ class Interview:
 
     def _on_error(self, event: ErrorEvent) -> None:
         error = getattr(event.error, "error", None)
-        fault = fault_of(error) if isinstance(error, BaseException) else None
+        fault = provider_fault(error) if isinstance(error, BaseException) else None
         if fault is not None:
             self._budget.keep(self._budget.provider_fails(*fault))
         refused = fault is not None and fault[0] == "invalid_api_key"
@@ -183,8 +189,8 @@ class Interview:
             )
         )
         speaking = self._session.agent_state == "speaking"
-        silent = self._session.user_state != "speaking" and not speaking and not self._budget.turns.busy
-        idle = self._budget.clock.monotonic() - self._idle_since > WRAP_UP_IDLE_SECONDS
+        silent = self._session.user_state != "speaking" and not speaking and not self._budget.busy
+        idle = self._budget.clock.monotonic() - self._idle_since > self._pause
         match step:
             case Step.CLOSE if not speaking:
                 # What is being said is paid for; the goodbye comes after it.

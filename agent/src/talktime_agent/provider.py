@@ -98,6 +98,11 @@ class GatedModel(realtime.RealtimeModel):
         self._gate = gate
         self._listener = listener
 
+    @property
+    def user_speaks(self) -> bool:
+        """Never asked for: the framework knows it of this provider's own events."""
+        return False
+
     def session(self, *, turn_detection_disabled: bool = False) -> GatedSession:
         """A new provider session."""
         session = GatedSession(self, self._gate, turn_detection_disabled=turn_detection_disabled)

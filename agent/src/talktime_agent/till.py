@@ -18,7 +18,6 @@ from talktime_ledger.wire import Attachment, Grant, GrantState, SessionEvent, Un
 from talktime_agent.account import Account, Granted
 from talktime_agent.facts import Billed, Committed, Connected, Fact, Fault, Free, Opened, Refused, Unmeterable
 from talktime_agent.gate import Bounds
-from talktime_agent.meter import ProviderMeter
 from talktime_agent.observers import CostNow, audio_tokens
 
 logger = logging.getLogger("talktime.agent.till")
@@ -32,6 +31,15 @@ class Journal(Protocol):
     """Where everything that is owed is written before it is sent (the spool)."""
 
     def write(self, kind: str, at: float, **fields: object) -> None: ...
+
+
+class Context(Protocol):
+    """What the next response costs depends on this (a meter)."""
+
+    @property
+    def context_tokens(self) -> int: ...
+    @property
+    def pending_seconds(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ class Till:
         self,
         attachment: Attachment,
         bounds: Bounds,
-        meter: ProviderMeter,
+        meter: Context,
         journal: Journal,
         clock: Clock,
         sent_at: float,
@@ -104,8 +112,7 @@ class Till:
         self._opened = clock.monotonic()
         self._queue: dict[str, Usage] = {}
         self._events: list[SessionEvent] = []
-        self._audio_in = 0
-        self._audio_out = 0
+        self._audio: dict[str, tuple[int, int]] = {}
         self._lost: set[str] = set()
         self._asked: set[str] = set()
 
@@ -120,8 +127,9 @@ class Till:
         return self.bounds.wanted(self._meter.context_tokens, self._meter.pending_seconds)
 
     def may_respond(self) -> Decision:
-        """Whether a response may start now."""
-        return self.account.may_respond(self.worst_case(), self.bounds.longest_response_sec, self._clock.monotonic())
+        """Whether a response may start now; where the provider answers by itself, whether it may hear the user."""
+        needed = self.bounds.hold * self.worst_case()
+        return self.account.may_respond(needed, self.bounds.longest_response_sec, self._clock.monotonic())
 
     def request(self, request: str, bound: Decimal | None = None) -> None:
         """A response.create goes out under this event id; its bound is held from here on (default W now)."""
@@ -136,12 +144,12 @@ class Till:
     @property
     def short(self) -> bool:
         """Ask the ledger for more before it is needed."""
-        return self.account.short(self.wanted(), self._clock.monotonic())
+        return self.account.short(self.bounds.hold * self.wanted(), self._clock.monotonic())
 
     @property
     def exhausted(self) -> bool:
         """The hard limit: nothing more will come and the next response does not fit, whatever the open ones cost."""
-        return self.quiet and self.account.exhausted(self.wanted(), self._clock.monotonic())
+        return self.quiet and self.account.exhausted(self.bounds.hold * self.wanted(), self._clock.monotonic())
 
     @property
     def expired(self) -> bool:
@@ -152,7 +160,7 @@ class Till:
     @property
     def starved(self) -> bool:
         """The ledger is away, and the next response does not fit into what is held, whatever the open ones cost."""
-        return self.quiet and self.account.starved(self.wanted(), self._clock.monotonic())
+        return self.quiet and self.account.starved(self.bounds.hold * self.wanted(), self._clock.monotonic())
 
     @property
     def valid(self) -> bool:
@@ -228,7 +236,8 @@ class Till:
 
     def answered(self, use: Use, grant: Grant, sent_at: float) -> None:
         """The ledger answered ``use``, sent at ``sent_at`` (monotonic seconds)."""
-        keys = [usage.key for usage in use.usages]
+        # A newer snapshot of the same usage, metered meanwhile, is still owed.
+        keys = [usage.key for usage in use.usages if self._queue.get(usage.key) == usage]
         self.account = self.account.granted(granted(grant), sent_at, keys)
         for key in keys:
             self._queue.pop(key, None)
@@ -261,8 +270,8 @@ class Till:
         """For observers."""
         return CostNow(
             total=self.account.spent,
-            audio_in_tokens=self._audio_in,
-            audio_out_tokens=self._audio_out,
+            audio_in_tokens=self.audio_tokens[0],
+            audio_out_tokens=self.audio_tokens[1],
             elapsed_sec=self.elapsed_sec,
             budget=self.account.grant.limit,
             limit_state=self.account.grant.limit_state,
@@ -271,7 +280,7 @@ class Till:
     @property
     def audio_tokens(self) -> tuple[int, int]:
         """Audio tokens (in including cached, out) of the conversation, for the cross-check."""
-        return self._audio_in, self._audio_out
+        return sum(heard for heard, _ in self._audio.values()), sum(spoken for _, spoken in self._audio.values())
 
     def _now(self) -> float:
         return self._clock.wall().astimezone(UTC).timestamp()
@@ -300,6 +309,5 @@ class Till:
         self.account = self.account.billed(usage.key, priced.usd)
         self._queue[usage.key] = usage
         if usage.model == self.bounds.legs.model.model and not aside:
-            heard, spoken = audio_tokens(usage.meters)
-            self._audio_in += heard
-            self._audio_out += spoken
+            # By key: a later snapshot takes the place of an earlier one.
+            self._audio[usage.key] = audio_tokens(usage.meters)

@@ -14,6 +14,7 @@ from livekit.agents import AgentServer, JobExecutorType, JobRequest
 from talktime_ledger.client import LedgerClient
 
 from talktime_agent.entrypoint import entrypoint, prewarm
+from talktime_agent.gemini_hook import check_plugin
 from talktime_agent.joins import JoinPace
 from talktime_agent.metrics import AgentMetrics
 from talktime_agent.push import PushRelay
@@ -84,11 +85,14 @@ def build_server(settings: AgentSettings) -> AgentServer:
 async def serve(settings: AgentSettings) -> int:
     """Until SIGTERM and the end of every session. The exit code: 1 when LiveKit was lost for good.
 
+    PluginChangedError, before anything is registered, when the Google plugin is not the one that can be metered.
+
     A second SIGTERM changes nothing: whoever sends it means the drain that is going on already.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    check_plugin()
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     metrics = AgentMetrics()
     server = build_server(settings)

@@ -1,0 +1,192 @@
+"""The meter of Gemini Live: what its session does and hears -> facts about money. Pure but for its own memory.
+
+Gemini says neither that a generation begins nor which request asked for it, and it tells usage as growing snapshots: in
+the middle of a turn, with its end, after it, or twice. Generations are counted here, per connection; the last snapshot
+of each is its usage, posted when its turn is over and again, under the same key, when a later one differs.
+
+Events (made by `gemini_model` from the plugin's session, in the order in which they happen):
+    {"type": "connected", "connection": id}                 a socket is set up, the first or a later one
+    {"type": "asked", "request": id}                        we asked for an answer
+    {"type": "forwarded", "seconds": s}                     the user's audio went out
+    {"type": "message", "output": bool, "interrupted": bool, "turnComplete": bool, "usageMetadata": {...}?}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from talktime_ledger.core.usage import Usage, UsageError, UsageKind, UsageStatus
+from talktime_ledger.core.usage_gemini import usage_from_gemini_metadata
+
+from talktime_agent.facts import Billed, Connected, Fact, Opened, Unmeterable
+
+# The plugin gives up waiting for an answer after 5 s; one that comes later still is ours.
+ASKED_MOST = timedelta(seconds=20)
+# Usage comes with the end of the turn or about a second after it. Later than this it is not waited for any more.
+USAGE_MOST = timedelta(seconds=15)
+
+
+@dataclass(slots=True)
+class Generation:
+    """One turn of the model. `metered`: its last usage; `ended`: its turn is over, only usage may still come."""
+
+    key: str
+    number: int
+    pending_before: float
+    ended: bool = False
+    interrupted: bool = False
+    metered: Usage | None = None
+    told: Usage | None = None
+    waits_since: datetime | None = None
+    given_up: bool = False
+
+
+@dataclass(slots=True)
+class GeminiMeter:
+    """Meter of one Gemini session, over all its connections. ``answer_tokens``: the output cap of one answer."""
+
+    provider: str
+    model: str
+    answer_tokens: int
+    kind: UsageKind = UsageKind.RESPONSE
+    _connection: str = ""
+    _count: int = 0
+    _open: list[Generation] = field(default_factory=list)
+    _last: Generation | None = None
+    _asked: dict[str, datetime] = field(default_factory=dict)
+    _known_tokens: int = 0
+    _pending: float = 0.0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the provider has ever taken us in."""
+        return bool(self._connection)
+
+    @property
+    def open_responses(self) -> frozenset[str]:
+        """Requests that may still be answered, and generations whose last usage has not come."""
+        return frozenset({*self._asked, *(generation.key for generation in self._open)})
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of the conversation at most: after the last metered answer, instructions included, and open ones."""
+        return self._known_tokens + self.answer_tokens * len(self._open)
+
+    @property
+    def pending_seconds(self) -> float:
+        """Seconds of audio forwarded and not in a metered prompt yet."""
+        return self._pending
+
+    def feed(self, event: Mapping[str, Any], at: datetime) -> list[Fact]:
+        """The facts in one event, received ``at`` (UTC)."""
+        facts = self._expired(at)
+        match event.get("type"):
+            case "connected":
+                facts += self._connected(str(event["connection"]))
+            case "asked":
+                self._asked[str(event["request"])] = at
+            case "forwarded":
+                self._pending += float(event["seconds"])
+            case "message":
+                facts += self._message(event, at)
+        return facts
+
+    def _connected(self, connection: str) -> list[Fact]:
+        facts: list[Fact] = [Connected(connection, replaced=bool(self._connection))]
+        if self._connection:
+            lost = "the connection was lost"
+            facts += [Unmeterable(generation.key, lost) for generation in self._open if not generation.given_up]
+            facts += [Unmeterable(request, lost) for request in self._asked]
+            self._open.clear()
+            self._asked.clear()
+            self._last = None
+        self._connection, self._count = connection, 0
+        return facts
+
+    def _expired(self, at: datetime) -> list[Fact]:
+        gone = [request for request, asked in self._asked.items() if at - asked > ASKED_MOST]
+        for request in gone:
+            del self._asked[request]
+        facts: list[Fact] = [Unmeterable(request, "never answered") for request in gone]
+        for generation in self._open:
+            since = generation.waits_since
+            if since is not None and at - since > USAGE_MOST and not generation.given_up:
+                # It stays first in line: should its usage come after all, it replaces the bound.
+                generation.given_up = True
+                facts.append(Unmeterable(generation.key, "no usage after its end"))
+        return facts
+
+    def _message(self, event: Mapping[str, Any], at: datetime) -> list[Fact]:
+        facts: list[Fact] = []
+        current = next((generation for generation in self._open if not generation.ended), None)
+        over = bool(event.get("turnComplete"))
+        if event.get("output") and current is not None and current.interrupted:
+            # An interrupted turn that was not completed: what comes now is the next one.
+            facts += self._end(current, at)
+            current = None
+        if current is None and (event.get("output") or over):
+            # A turn can end before anything of it was said: interrupted while it was thinking, billed all the same.
+            current, opened = self._begin()
+            facts.append(opened)
+        if event.get("interrupted") and current is not None:
+            current.interrupted = True
+        if (metadata := event.get("usageMetadata")) is not None:
+            alone = not event.get("output") and not over
+            facts += self._snapshot(metadata, None if alone else current, at)
+        if over and current is not None:
+            facts += self._end(current, at)
+        return facts
+
+    def _begin(self) -> tuple[Generation, Opened]:
+        self._count += 1
+        generation = Generation(f"{self._connection}/{self._count}", self._count, self._pending)
+        self._open.append(generation)
+        request = next(iter(self._asked), None)
+        if request is not None:
+            del self._asked[request]
+        return generation, Opened(generation.key, request)
+
+    def _snapshot(self, metadata: Mapping[str, Any], current: Generation | None, at: datetime) -> list[Fact]:
+        facts: list[Fact] = []
+        generation = current or next(iter(self._open), None) or self._last
+        if generation is None:
+            generation, opened = self._begin()
+            generation.ended = True
+            facts.append(opened)
+        try:
+            generation.metered = usage_from_gemini_metadata(
+                metadata,
+                connection=self._connection,
+                generation=generation.number,
+                provider=self.provider,
+                model=self.model,
+                occurred_at=at,
+                status=UsageStatus.CANCELLED if generation.interrupted else UsageStatus.COMPLETED,
+                kind=self.kind,
+            )
+        except UsageError as error:
+            if generation in self._open:
+                self._open.remove(generation)
+            return [*facts, Unmeterable(generation.key, str(error))]
+        return facts + (self._end(generation, at) if generation.ended else [])
+
+    def _end(self, generation: Generation, at: datetime) -> list[Fact]:
+        """The turn is over: with a usage it is billed, without one it stays open until that comes."""
+        generation.ended = True
+        usage = generation.metered
+        if usage is None:
+            generation.waits_since = generation.waits_since or at
+            return []
+        if generation in self._open:
+            self._open.remove(generation)
+            self._pending = max(0.0, self._pending - generation.pending_before)
+        self._last = generation
+        if generation.told is not None and generation.told.meters == usage.meters:
+            return []
+        generation.told = usage
+        # The prompt of the next answer begins with this one's: its prompt, and what was said.
+        self._known_tokens = sum(usage.meters.values())
+        return [Billed(usage)]

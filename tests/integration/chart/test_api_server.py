@@ -88,3 +88,16 @@ def test_an_upgrade_and_a_reinstall_keep_the_database_password(kubectl: Kubectl,
     run(helm, "uninstall", "talktime", *release)
     run(helm, "install", "talktime", str(CHART), *release)
     assert password() == first
+
+
+def test_an_upgrade_keeps_the_certificate_of_the_simulator(kubectl: Kubectl, helm: str, kubeconfig: str) -> None:
+    def certificate() -> str:
+        path = "jsonpath={.data.tls\\.crt}{.data.ca\\.crt}"
+        return kubectl("get", "secret", "talktime-simulator-tls", "--namespace", "talktime", "--output", path)
+
+    release = ("--namespace", "talktime", "--kubeconfig", kubeconfig, "--set", "simulator.enabled=true")
+    run(helm, "upgrade", "--install", "talktime", str(CHART), *release)
+    first = certificate()
+    assert len(first) > 1000
+    run(helm, "upgrade", "talktime", str(CHART), *release, "--set", "logLevel=DEBUG")
+    assert certificate() == first

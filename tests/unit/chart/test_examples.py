@@ -86,8 +86,9 @@ def test_a_project_is_priced_and_feasible(project: dict[str, Any]) -> None:
     spec = ProjectSpec.model_validate(project["spec"])
     for provider in spec.providers:
         transcription = provider.transcription_model
+        vendor = {"OpenAIRealtime": "openai", "GeminiLive": "google"}[provider.api]
         legs = Legs(
-            book().snapshot("openai", provider.model, NOW),
+            book().snapshot(vendor, provider.model, NOW),
             book().snapshot("openai", transcription, NOW) if transcription else None,
         )
         caps = Caps(provider.caps.context_tokens, provider.caps.response_seconds)

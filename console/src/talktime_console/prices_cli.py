@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import files, offline
-from .forms import items_of, moment
-from .problems import InputError
+from .compare_cli import EXAMPLES as COMPARE_EXAMPLES
+from .compare_cli import compare
+from .economics_cli import EXAMPLES as ECONOMICS_EXAMPLES
+from .economics_cli import economics
+from .forms import items_of
 from .tables import Output
-from .terminal import OutputOption, examples, show
-
-RateCardOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--rate-card", "-r", help="RateCard YAML, or a directory of them; else the cards shipped with this command."
-    ),
-]
+from .terminal import OutputOption, RateCardOption, examples, instant, show
 
 PRICE_EXAMPLES = examples(
     "talktime price --model gpt-realtime-2.1 --at 2026-11-22T12:00:00Z response.done.json",
@@ -32,6 +27,8 @@ PRICE_EXAMPLES = examples(
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command(epilog=PRICE_EXAMPLES)(price)
+    app.command(epilog=COMPARE_EXAMPLES)(compare)
+    app.command(epilog=ECONOMICS_EXAMPLES)(economics)
 
 
 def price(
@@ -53,13 +50,6 @@ def price(
     Exit code 1: no price for this model, time or meter (missing is not zero). Exit code 2: unreadable usage or card.
     """
     items = items_of(files.usages(usage), str(usage))
-    when = None if at is None else _time(at)
+    when = None if at is None else instant(at, "--at")
     priced = offline.price_items(items, files.rate_cards(rate_card or []), model, when, vendor)
     show(offline.priced_tables(priced), output, offline.priced_document(priced))
-
-
-def _time(text: str) -> datetime:
-    try:
-        return moment(text)
-    except InputError as error:
-        raise InputError(error.cause, field="--at") from error

@@ -1,9 +1,9 @@
 """Never over budget, side by side: the published enforcer, its order mended, a polled counter, and the ledger.
 
-Every run draws a trace (who comes, what each response truly costs, which agents die, which replies are lost) and puts it
-through all four. Ours is the real ledger over a real PostgreSQL in compressed time (bench/enforcers/database.py); some
-runs go through its HTTP server, which is killed with SIGKILL on the way. No fsync: the ledger dies, the database does
-not. Last line: `RESULT {json}`; peers mean and worst per run, ours worst. Exit 1 when a bar of ours is missed.
+Every run draws a trace (who comes, what each response truly costs, which agents die, which replies are lost) and puts
+it through all four. Ours is the real ledger over a real PostgreSQL in compressed time (bench/enforcers/database.py);
+some runs go through its HTTP server, which is killed with SIGKILL on the way. No fsync: the ledger dies, the database
+does not. Last line: `RESULT {json}`; peers mean and worst per run, ours worst. Exit 1 when a bar of ours is missed.
 
     python -m bench.overshoot --runs 100 --sessions 500 --http-runs 10 --seed 1 --processes 2
 """
@@ -11,7 +11,6 @@ not. Last line: `RESULT {json}`; peers mean and worst per run, ours worst. Exit 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
 import multiprocessing
@@ -26,6 +25,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import uvloop
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:
@@ -49,7 +50,7 @@ def work(job: worker.Job, dsn: str) -> worker.Result:
     async def whole() -> worker.Result:
         return await worker.run(job, await database.make(dsn, f"run_{job.order}"))
 
-    return asyncio.run(whole())
+    return uvloop.run(whole())
 
 
 def results(todo: Sequence[worker.Job], dsn: str, processes: int) -> Iterator[worker.Result]:

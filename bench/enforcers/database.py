@@ -108,19 +108,18 @@ async def make(dsn: str, name: str) -> str:
 
 async def tick(connection: Connection, at: datetime) -> None:
     """Moves the clock. A second ledger is said to beat all the time: compressed time is no downtime."""
-    await connection.execute("UPDATE virtual.clock SET at = $1", at)
-    await connection.execute("UPDATE heartbeat SET alive_at = $1", at)
+    await connection.execute("WITH moved AS (UPDATE virtual.clock SET at = $1) UPDATE heartbeat SET alive_at = $1", at)
 
 
-async def found_study(connection: Connection, project: str, at: datetime) -> int:
-    """A Project that is 90 % spent by sessions before our time; returns its account."""
+async def found_study(connection: Connection, project: str, spent: Decimal, at: datetime) -> int:
+    """A Project of which sessions before our time have spent this much, USD; returns its account."""
     await tick(connection, at)
     async with connection.transaction():
         found, _ = await push_project(connection, study.NAMESPACE, project, study.push(), "bench", at)
     account = await connection.fetchval(
         "UPDATE accounts SET posted = $2 WHERE project_id = $1 AND kind = 'project' RETURNING id",
         found.id,
-        study.SPENT,
+        spent,
     )
     await connection.execute("DELETE FROM virtual.witness")
     return int(account)
@@ -132,7 +131,7 @@ async def worst_over(connection: Connection) -> Decimal:
     return value
 
 
-async def books(connection: Connection, account: int) -> dict[str, Any]:
+async def books(connection: Connection, account: int, spent: Decimal) -> dict[str, Any]:
     """How an account stands; `adds_up`: every balance is the sum of its rows."""
     row = await connection.fetchrow(
         """SELECT a.budget, a.posted, a.reserved, a.open_sessions,
@@ -146,6 +145,6 @@ async def books(connection: Connection, account: int) -> dict[str, Any]:
                = (SELECT COALESCE(SUM(e.amount_usd), 0) FROM entries e WHERE e.account_id = a.id) AS adds_up
            FROM accounts a WHERE a.id = $1""",
         account,
-        study.SPENT,
+        spent,
     )
     return dict(row)

@@ -28,7 +28,7 @@ RACES = 25
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No session. `available` and `reserved` as in the row the decision was made on (`reserved` None: not told), USD."""
+    """No session. `available`, `reserved`: as in the row the decision was made on (None: not told), USD."""
 
     reason: ProblemReason
     available: Decimal
@@ -152,6 +152,9 @@ class DirectDesk:
                 async with self._pool.acquire() as connection, connection.transaction():
                     return await work(connection)
             except (GrantRaceError, asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError):
+                continue
+            except (asyncpg.QueryCanceledError, TimeoutError):
+                # A starved machine. The server would answer 5xx, and its client repeat the request.
                 continue
         raise DeskError(ProblemReason.UNAVAILABLE, "too much contention, try again")
 

@@ -1,4 +1,4 @@
-"""A trace through the real ledger: events of one virtual second happen at once, over as many connections as there are.
+"""A trace through the real ledger: events of two virtual seconds happen at once, over as many connections as there are.
 
 Replies get lost after the commit (the request is sent again and must get the same answer), old requests come again,
 agents die in the middle of a response; their usage is never told, or late.
@@ -27,7 +27,7 @@ from bench.enforcers.agent import Agent
 from bench.enforcers.desks import Desk
 from bench.enforcers.trace import SECONDS_TO_BEGIN, Fate, Hitch, Report, Trace, Turn, Visit
 
-SLICE_SEC = 1.0
+SLICE_SEC = 2.0
 SLICE_EVENTS = 32
 SWEEP_EVERY_SEC = 20.0
 SETTLED_BY_SEC = 3600.0
@@ -41,6 +41,7 @@ Disturbance = Callable[[int], Awaitable[None]]
 class Counted:
     """What a run counts, USD where it is money. `truth`: what the provider bills, sessions before our time included."""
 
+    truth: Decimal
     admitted: int = 0
     refused: int = 0
     false_refusals: int = 0
@@ -48,7 +49,6 @@ class Counted:
     repeats: int = 0
     differing_replies: int = 0
     ended_by_budget: int = 0
-    truth: Decimal = study.SPENT
     usable: Decimal | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -60,7 +60,7 @@ class Run:
         self, trace: Trace, desk: Desk, pool: Pool, bounds: Bounds, project: str, account: int, start: datetime
     ) -> None:
         """`start` is the virtual time of the trace's second 0; `pool` reads balances behind the ledger's back."""
-        self.counted = Counted()
+        self.counted = Counted(trace.spent)
         self._trace, self._desk, self._pool, self._bounds = trace, desk, pool, bounds
         self._project, self._account, self._start = project, account, start
         self._order = itertools.count()
@@ -218,10 +218,10 @@ class Outcome:
     adds_up: bool
 
 
-async def outcome(run: Counted, pool: Pool, account: int) -> Outcome:
+async def outcome(run: Counted, pool: Pool, account: int, spent: Decimal) -> Outcome:
     """What the rows say in the end. Overshoot: the most that any balance was ever over, or that was truly billed."""
     async with pool.acquire() as connection:
         worst = await database.worst_over(connection)
-        row: dict[str, Any] = await database.books(connection, account)
+        row: dict[str, Any] = await database.books(connection, account, spent)
     over = max(worst, row["posted"] + row["reserved"] - study.BUDGET, run.truth - study.BUDGET, Decimal(0))
     return Outcome(run, over, row["posted"], row["reserved"], row["unmetered"], row["adds_up"] and not row["open"])

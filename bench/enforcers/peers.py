@@ -1,9 +1,9 @@
 """What a trace costs under enforcers that look instead of reserving. Pure: virtual time, no database.
 
-A session is checked every 10 s, like the article's loop. HARD: the closing message (billed), nothing more is begun. SOFT:
-those who heed it end within two to three minutes. The snapshot is what the article says it is, "already spent across
-prior sessions": the cost of all sessions that are over. Where the article leaves room it is read in the peer's favour: a
-session that is over a limit when it begins costs nothing, and a crashed agent's usage is not lost.
+A session is checked every 10 s, like the article's loop. HARD: the closing message (billed), nothing more is begun.
+SOFT: those who heed it end within two to three minutes. The snapshot is what the article says it is, "already spent
+across prior sessions": the cost of all sessions that are over. Where the article leaves room it is read in the peer's
+favour: a session that is over a limit when it begins costs nothing, and a crashed agent's usage is not lost.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Books:
     sessions that are over.
     """
 
-    billed: Decimal = study.SPENT
-    metered: Decimal = study.SPENT
-    finished: Decimal = study.SPENT
+    billed: Decimal
+    metered: Decimal
+    finished: Decimal
 
 
 class Watch(Protocol):
@@ -80,7 +80,7 @@ class _Run:
     """One trace under one enforcer: a queue of steps in virtual time."""
 
     def __init__(self, trace: Trace, enforcer: Callable[[Books], Watch]) -> None:
-        self.books = Books()
+        self.books = Books(trace.spent, trace.spent, trace.spent)
         self._enforcer = enforcer
         self._count = itertools.count()
         self._queue: list[tuple[float, int, Step]] = []

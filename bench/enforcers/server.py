@@ -92,13 +92,14 @@ async def serving(database_url: str, project: str, home: Path) -> AsyncIterator[
     issuer = Issuer(home)
     server = Server(database_url, issuer, home / "ledger.log")
     agent_subject = f"system:serviceaccount:{study.NAMESPACE}:talktime-agent-{project}"
-    options = {"token_path": None, "timeout_sec": 10.0, "patience_sec": PATIENCE_SEC}
+
+    def client(subject: str) -> LedgerClient:
+        token = issuer.token(subject)
+        return LedgerClient(server.url, token=token, token_path=None, timeout_sec=10.0, patience_sec=PATIENCE_SEC)
+
     try:
         await server.start()
-        async with (
-            LedgerClient(server.url, token=issuer.token(GATEWAY), **options) as gateway,
-            LedgerClient(server.url, token=issuer.token(agent_subject), **options) as agent,
-        ):
+        async with client(GATEWAY) as gateway, client(agent_subject) as agent:
             yield HttpDesk(gateway, agent), server
     finally:
         await server.kill()

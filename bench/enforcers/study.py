@@ -1,4 +1,4 @@
-"""The study all enforcers run: a Project of 1,500 USD that is 90 % spent, 3 USD a session, gpt-realtime, two caps.
+"""The study all enforcers run: a Project of 1,500 USD, nearly spent, 3 USD a session, gpt-realtime, two caps.
 
 Worked example: W(cap) = 0.49 USD, C = 0.02 USD, so admission needs half the session limit, 1.50 USD. USD throughout.
 """
@@ -18,7 +18,7 @@ from talktime_ledger.resources.project import ProjectSpec
 from talktime_ledger.resources.rate_card import RateCardSpec
 
 BUDGET = Decimal(1500)
-SPENT = Decimal(1350)
+LEFT_PER_SESSION = Decimal("0.3")
 SESSION_LIMIT = Decimal(3)
 ADMIT_FLOOR = SESSION_LIMIT / 2
 SOFT_PERCENT = 80
@@ -38,6 +38,11 @@ PRICES = {
 CAPS = Caps(context_tokens=12_000, response_seconds=60)
 INSTRUCTIONS = "Ask about the week, listen, ask again. " * 50
 NAMESPACE, PROVIDER = "bench", "main"
+
+
+def spent(sessions: int) -> Decimal:
+    """USD gone before our time: for 500 sessions nine tenths of the budget, so that it runs dry for any number."""
+    return BUDGET - sessions * LEFT_PER_SESSION
 
 
 def cards() -> dict[str, RateCardSpec]:

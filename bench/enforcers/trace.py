@@ -1,4 +1,4 @@
-"""What happens to the enforcers, drawn once per seed: who comes when, what every response truly costs, which agents die.
+"""What happens to the enforcers, drawn per seed: who comes when, what every response truly costs, which agents die.
 
 Times are virtual seconds since the study opened, money is USD. A turn stands for more than one of a real interview (at
 most nine transactions of usage a session), so contexts are already long when a session begins.
@@ -46,7 +46,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The participant speaks for `heard_sec` after `pause_sec`, the answer takes `answer_sec` and truly costs `cost`."""
+    """The participant speaks for `heard_sec` after `pause_sec`; the answer takes `answer_sec` and costs `cost`."""
 
     pause_sec: float
     heard_sec: float
@@ -92,6 +92,11 @@ class Trace:
     seed: int
     visits: tuple[Visit, ...]
 
+    @property
+    def spent(self) -> Decimal:
+        """USD that earlier sessions have cost."""
+        return study.spent(len(self.visits))
+
 
 def draw(seed: int, sessions: int, bounds: Bounds) -> Trace:
     """The trace of a seed."""
@@ -101,8 +106,8 @@ def draw(seed: int, sessions: int, bounds: Bounds) -> Trace:
 
 
 def _arrivals(dice: random.Random, sessions: int) -> list[float]:
-    """Half come when the study opens, three of ten in bursts soon after (a reminder, a class, a panel), the others at any
-    time: most of these meet a budget that is spent.
+    """Half come when the study opens, three of ten in bursts soon after (a reminder, a class), the others at any time:
+    most of these meet a budget that is spent.
     """
     opening = [dice.uniform(0, 60) for _ in range(sessions // 2)]
     bursts = [dice.uniform(60, 400) for _ in range(4)]

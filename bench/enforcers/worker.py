@@ -53,17 +53,21 @@ async def run(job: Job, database_url: str) -> Result:
     try:
         project, start = f"run-{job.order}", FIRST_DAY + timedelta(days=job.order)
         async with pool.acquire() as connection:
-            account = await database.found_study(connection, project, start)
-        if not job.http:
+            account = await database.found_study(connection, project, trace.spent, start)
+        kills = 0
+        if job.http:
+            with tempfile.TemporaryDirectory(prefix="talktime-overshoot-") as home:
+                async with serving(database_url, project, Path(home)) as (web, server):
+                    killer = Killer(server, job.seed, job.kills)
+                    counted = await Run(trace, web, pool, bounds, project, account, start).finish(killer.disturb)
+                    await _swept(pool, account)
+            transactions, kills = web.transactions, killer.kills
+        else:
             desk = DirectDesk(pool)
             counted = await Run(trace, desk, pool, bounds, project, account, start).finish(_nothing)
-            return Result(job, found, await outcome(counted, pool, account), desk.transactions, 0)
-        with tempfile.TemporaryDirectory(prefix="talktime-overshoot-") as home:
-            async with serving(database_url, project, Path(home)) as (web, server):
-                killer = Killer(server, job.seed, job.kills)
-                counted = await Run(trace, web, pool, bounds, project, account, start).finish(killer.disturb)
-                await _swept(pool, account)
-            return Result(job, found, await outcome(counted, pool, account), web.transactions, killer.kills)
+            transactions = desk.transactions
+        ended = await outcome(counted, pool, account, trace.spent)
+        return Result(job, found, ended, transactions, kills)
     finally:
         await pool.close()
 

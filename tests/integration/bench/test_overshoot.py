@@ -1,0 +1,51 @@
+"""A small sample of `make bench-overshoot`, and a test of it: with the guard removed it reports an overshoot."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from talktime_ledger.store import accounts
+from talktime_ledger.store.accounts import Account, Move
+from talktime_ledger.store.database import Connection
+
+from bench import overshoot
+from bench.enforcers import database
+from bench.enforcers.worker import Job, Result, run
+
+SESSIONS = 120
+
+
+async def sample(dsn: str, order: int, sessions: int = SESSIONS, *, http: bool = False) -> Result:
+    job = Job(order, seed=1 + order, sessions=sessions, http=http, kills=1)
+    return await run(job, await database.make(dsn, f"sample_{order}"))
+
+
+async def test_reservations_hold_where_looking_does_not(bench_postgres: str) -> None:
+    found = [await sample(bench_postgres, 0), await sample(bench_postgres, 1)]
+    told = overshoot.figures(found, 1.0)
+    assert overshoot.missed(told, [text for one in found for text in one.ours.counted.problems]) == [], told
+    assert told["snapshot_overshoot_usd"] > 0
+    assert told["refused"] and told["crashes"] and told["repeats"] and told["ended_by_budget"]
+    assert told["unmetered_usd"] > 0
+
+
+async def test_through_a_server_that_is_killed(bench_postgres: str) -> None:
+    result = await sample(bench_postgres, 2, 60, http=True)
+    assert overshoot.missed(overshoot.figures([result], 1.0), result.ours.counted.problems) == []
+    assert result.server_kills == 1
+    assert result.peers["snapshot"] > 0
+
+
+async def test_without_the_guard_the_bench_reports_an_overshoot(
+    bench_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unguarded(connection: Connection, account_id: int, move: Move) -> Account | None:
+        """Reads, thinks, writes: what the guarded statement replaced. `settle` lifts the CHECK's ceiling as it goes."""
+        await connection.execute("SELECT pg_sleep(0.005)")
+        return await accounts.settle(connection, account_id, move)
+
+    monkeypatch.setattr(accounts, "grant", unguarded)
+    result = await sample(bench_postgres, 3, 60)
+    assert result.ours.overshoot > Decimal("0.01")
+    assert "overshoot" in overshoot.missed(overshoot.figures([result], 1.0), ())

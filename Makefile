@@ -8,7 +8,7 @@ CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=
 
-.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger-use
+.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger-use bench-overshoot
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,3 +52,7 @@ bench-first-run: ## Clone, demo twice, tests: what a newcomer waits for, with em
 bench-ledger-use: ## `use` calls per second through HTTP on real PostgreSQL (1 min); result kept
 	@.venv/bin/python bench/ledger_use.py | tee $(TALKTIME_STATE)/ledger_use.log
 	@.venv/bin/python bench/record.py ledger_use $(TALKTIME_STATE)/ledger_use.log
+
+bench-overshoot: ## 100 runs of 500 sessions on a nearly spent Project, four enforcers on the same traces (10-20 min); result kept
+	@.venv/bin/python bench/overshoot.py | tee $(TALKTIME_STATE)/overshoot.log
+	@.venv/bin/python bench/record.py overshoot $(TALKTIME_STATE)/overshoot.log

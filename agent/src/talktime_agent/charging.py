@@ -47,6 +47,7 @@ class Charger:
         self._on_refused = on_refused
         self._wake = asyncio.Event()
         self._answered_at = float("-inf")
+        self._answered_n = till.n
         self._later: asyncio.TimerHandle | None = None
         self._answered = asyncio.Condition()
         self._unanswered: Use | None = None
@@ -121,7 +122,7 @@ class Charger:
                 raise LedgerError("no answer in time") from error
             self._unanswered = None
             self._till.answered(use, grant, sent_at)
-            self._answered_at = self._monotonic()
+            self._answered_at, self._answered_n = self._monotonic(), use.n
             self._failures, self.reachable = 0, True
         if self._till.owes:
             self.kick()
@@ -133,17 +134,22 @@ class Charger:
         """Asks for a new grant and waits for one; whether an answer came in time.
 
         Somebody waits for their answer: a ledger that does not answer meanwhile counts as away, though its attempt may
-        still be under way, so that the outage reserve is there for them.
+        still be under way, so that the outage reserve is there for them. The answer to a request that was made before
+        does not count unless it is enough: it knows nothing of what was used and is wanted since.
         """
+        asked = self._till.n
         self._urgent.set()
         self.kick()
         try:
             async with asyncio.timeout(timeout_sec), self._answered:
-                await self._answered.wait()
+                while True:
+                    await self._answered.wait()
+                    if self._answered_n > asked or self._till.may_respond().allowed:
+                        return True
+                    self.kick()
         except TimeoutError:
             self._lost("no answer while somebody waits")
             return False
-        return True
 
     def _lost(self, why: str) -> None:
         if self.reachable:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from talktime_agent.facts import Billed
 from talktime_agent.limits import is_outage
 from talktime_agent.recovery import Recovery
 from talktime_agent.spool import recover
+from talktime_ledger.core.meters import Meter
+from talktime_ledger.core.usage import Usage, UsageKind
 from talktime_ledger.resources.project import OnLedgerOutage
 
-from tests.unit.agent.virtual import ANSWER, Books, Talk, now, run
+from tests.unit.agent.virtual import ANSWER, MODEL, Books, Talk, now, run, wall
 
 
 async def away(books: Books, mode: str, seconds: float) -> None:
@@ -204,6 +207,30 @@ def test_a_turn_that_is_not_paid_waits_for_a_ledger_that_restarts_and_is_then_an
         books.mode = "answering"
         await asyncio.sleep(3)
         assert len(talk.answered_at) == 1
+        talk.stop()
+
+    run(scene())
+
+
+def test_the_late_answer_to_an_old_request_does_not_end_a_session_that_the_next_one_pays(tmp_path: Path) -> None:
+    async def scene() -> None:
+        books = Books()
+        talk = Talk(books, tmp_path, pace=3600)
+        talk.start()
+        await asyncio.sleep(30)
+        books.mode = "refusing"
+        talk.charger.kick()
+        await asyncio.sleep(2)
+        assert not talk.charger.reachable
+        free = talk.till.account.holdings(now()).free
+        tokens = {Meter.AUDIO_OUT: int(free * 1_000_000 / 20)}
+        talk.till.apply([Billed(Usage("late", UsageKind.RESPONSE, "primary", MODEL, tokens, wall()))])
+        talk.turns.respond()
+        await asyncio.sleep(4)
+        books.mode = "answering"
+        await asyncio.sleep(6)
+        assert "late" in books.posted
+        assert (len(talk.answered_at), talk.ended.done()) == (1, False)
         talk.stop()
 
     run(scene())

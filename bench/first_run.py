@@ -53,11 +53,12 @@ def main() -> int:
         result[f"{name}_exit"] = code
         print(f"first run: make {target}: exit {code} after {result[f'{name}_s']} s, log {log}", flush=True)
         failed += code != 0
+        # An interrupted run keeps what it has measured.
+        print(f"RESULT {json.dumps(result)}", flush=True)
     if not options.keep and not failed:
         # Go makes its module cache read-only.
         subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
         shutil.rmtree(folder)
-    print(f"RESULT {json.dumps(result)}")
     return 1 if failed else 0
 
 

@@ -15,6 +15,7 @@ LOCK = Path(tempfile.gettempdir()) / "talktime-real-sessions.lock"
 """The same file as the demo's (hack/demo): two cores carry about four sessions, whoever holds them."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers, one part's tests stay on one worker: its servers, or the cluster, start once."""
     for item in items:

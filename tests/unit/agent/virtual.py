@@ -151,6 +151,7 @@ class Books:
 
     async def _line(self) -> None:
         self.asked.append(now())
+        await asyncio.sleep(0.02)
         if self.mode == "hanging":
             await asyncio.sleep(30)
         if self.mode in ("refusing", "hanging"):

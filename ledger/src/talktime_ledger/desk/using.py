@@ -18,6 +18,7 @@ from talktime_ledger.desk.transport import transport_target
 from talktime_ledger.store import accounts, sessions
 from talktime_ledger.store.accounts import Move
 from talktime_ledger.store.database import Connection
+from talktime_ledger.store.projects import Project
 from talktime_ledger.store.sessions import Locked, SessionState
 from talktime_ledger.wire import Attach, Claim, Grant, ProblemReason, SessionEvent, Use
 
@@ -71,20 +72,27 @@ async def use(
     spent = await post_usages(connection, session, request.usages, book, now, request.epoch)
     if request.n <= session.last_n and session.last_answer is not None:
         return await _again(connection, session, request.n, spent, now, valid_sec)
+    told, asked = question(found.project, session, request, spent, book, now, valid_sec)
+    renewal = await renew(connection, found.project, told, asked)
+    await sessions.save(connection, session, renewal.session)
+    return renewal
+
+
+def question(
+    project: Project, session: SessionState, request: Use, spent: Posted, book: RateBook, now: datetime, valid_sec: int
+) -> tuple[SessionState, Request]:
+    """The session with what its agent tells of it, and what it asks for (pure)."""
     told = replace(
         session,
         worker=session.worker or UNNAMED,
         turns=max(session.turns, request.turns),
-        events=merged_events(session.events, request.events),
+        events=merged_events(session.events, request.events) if request.events else session.events,
         attached_at=session.attached_at or now,
     )
-    target = transport_target(found.project, book, now)
-    asked = Request(
+    target = transport_target(project, book, now)
+    return told, Request(
         request.n, spent.total, request.in_flight, request.want, now, valid_sec, spent.elsewhere, transport=target
     )
-    renewal = await renew(connection, found.project, told, asked)
-    await sessions.save(connection, session, renewal.session)
-    return renewal
 
 
 async def claim(connection: Connection, found: Locked, request: Claim, valid_sec: int) -> SessionState:

@@ -25,6 +25,7 @@ from talktime_ledger.server import (
 )
 from talktime_ledger.server.auth import REFRESH_SEC, KeyRing
 from talktime_ledger.server.context import Ledger
+from talktime_ledger.server.express import Express
 from talktime_ledger.server.guards import Guards
 from talktime_ledger.server.hub import Hub
 from talktime_ledger.server.metrics import Metrics
@@ -69,6 +70,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router, prefix="/v1")
     app.include_router(health.router)
 
+    # The last added is the outermost.
+    app.add_middleware(Express)
     app.add_middleware(Guards, timeout_sec=settings.request_timeout_sec)
     return app
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, TypeVar
 
@@ -13,11 +13,15 @@ from fastapi import Depends, Request
 
 from talktime_ledger.desk.errors import DeskError, GrantRaceError
 from talktime_ledger.desk.pricing import RateDesk
+from talktime_ledger.desk.snapshots import Snapshots
+from talktime_ledger.desk.together import Desk
 from talktime_ledger.server.auth import Caller, KeyRing, Role, caller_of
 from talktime_ledger.server.hub import Hub
 from talktime_ledger.server.metrics import Metrics
+from talktime_ledger.server.renewals import Renewals
 from talktime_ledger.server.settings import Settings
 from talktime_ledger.store.database import Connection, Pool
+from talktime_ledger.store.projects import Projects
 from talktime_ledger.wire import ProblemReason
 
 Result = TypeVar("Result")
@@ -36,6 +40,11 @@ class Ledger:
     hub: Hub
     rates: RateDesk
     metrics: Metrics
+    renewals: Renewals = field(init=False)
+
+    def __post_init__(self) -> None:
+        desk = Desk(self.rates, Projects(), Snapshots(), self.settings.valid_sec)
+        self.renewals = Renewals(self.transaction, desk)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -63,15 +72,20 @@ async def clock(connection: Connection) -> datetime:
     return value
 
 
-def ledger_of(request: Request) -> Ledger:
-    """The process's parts."""
+async def ledger_of(request: Request) -> Ledger:
+    """The process's parts. A coroutine: the framework takes a plain function to a thread."""
     ledger: Ledger = request.app.state.ledger
     return ledger
 
 
 async def authenticate(request: Request, ledger: Annotated[Ledger, Depends(ledger_of)]) -> Caller:
     """The caller of a request; DeskError Unauthorized or Forbidden."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return await identify(ledger, request.headers.get("authorization", ""))
+
+
+async def identify(ledger: Ledger, authorization: str) -> Caller:
+    """The caller by the Authorization header; DeskError Unauthorized or Forbidden."""
+    scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise DeskError(ProblemReason.UNAUTHORIZED, "a ServiceAccount token is needed as bearer")
     subject = await ledger.keys.verify(token.strip())

@@ -44,7 +44,7 @@ class Guards:
         try:
             await self._guarded(scope, receive, noted)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", None) or scope.get("express", "other")
             metrics: Metrics = scope["app"].state.ledger.metrics
             metrics.requests.labels(scope["method"], route, status).observe(time.perf_counter() - begun)
 

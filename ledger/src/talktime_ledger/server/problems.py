@@ -45,6 +45,25 @@ def problem_response(error: DeskError) -> Response:
     )
 
 
+DATABASE_ERRORS = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.QueryCanceledError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    OSError,
+    TimeoutError,
+    asyncio.TimeoutError,
+)
+"""What says that the database, not the request, is at fault."""
+
+
+def unavailable(error: Exception) -> Response:
+    """503; the cause is logged, not told."""
+    log.warning("database: %s: %s", type(error).__name__, error)
+    return problem_response(DeskError(ProblemReason.UNAVAILABLE, "the database cannot be used now"))
+
+
 def install(app: FastAPI) -> None:
     """Registers the handlers."""
 
@@ -63,18 +82,8 @@ def install(app: FastAPI) -> None:
         reason = ProblemReason.NOT_FOUND if error.status_code == 404 else ProblemReason.INVALID
         return problem_response(DeskError(reason, str(error.detail)))
 
-    async def unavailable(_: Request, error: Exception) -> Response:
-        log.warning("database: %s: %s", type(error).__name__, error)
-        return problem_response(DeskError(ProblemReason.UNAVAILABLE, "the database cannot be used now"))
+    async def no_database(_: Request, error: Exception) -> Response:
+        return unavailable(error)
 
-    for kind in (
-        asyncpg.PostgresConnectionError,
-        asyncpg.InterfaceError,
-        asyncpg.QueryCanceledError,
-        asyncpg.OperatorInterventionError,
-        asyncpg.InsufficientResourcesError,
-        OSError,
-        TimeoutError,
-        asyncio.TimeoutError,
-    ):
-        app.add_exception_handler(kind, unavailable)
+    for kind in DATABASE_ERRORS:
+        app.add_exception_handler(kind, no_database)

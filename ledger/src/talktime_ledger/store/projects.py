@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -79,6 +80,29 @@ async def by_id(connection: Connection, project_id: UUID) -> Project:
     row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM projects WHERE id = $1", project_id)
     assert row is not None
     return project_of(row)
+
+
+Version = tuple[UUID, int, datetime]
+"""A Project's id and what changes with every write of its row (xmin, updated_at)."""
+
+
+class Projects:
+    """Parsed Projects by version, bounded: a spec is validated once per change, not once per call."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
+        self._kept: dict[UUID, tuple[Version, Project]] = {}
+
+    async def of(self, connection: Connection, version: Version) -> Project:
+        """The Project, at this version or a newer one."""
+        kept = self._kept.get(version[0])
+        if kept is not None and kept[0] == version:
+            return kept[1]
+        project = await by_id(connection, version[0])
+        if len(self._kept) >= self._most:
+            self._kept.clear()
+        self._kept[version[0]] = (version, project)
+        return project
 
 
 async def everything(connection: Connection) -> list[Project]:

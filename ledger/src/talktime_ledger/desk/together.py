@@ -8,6 +8,7 @@ committed or rolled back as a whole, so an answer is told only for what is durab
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -102,6 +103,8 @@ def is_plain(use: Use, held: Held, project: Project) -> bool:
     session, account, budget = held.session, held.account, project.spec.budget
     return (
         session.state == "open"
+        and session.worker is not None
+        and not budget.include_transport  # its reserve is filled up by `use`
         and use.epoch == session.epoch
         and use.n > session.last_n
         and not held.repeats
@@ -171,7 +174,7 @@ class Table:
         write = Write(
             session,
             renewal.session,
-            renewal.grant.model_dump_json(),
+            json.dumps(renewal.session.last_answer),
             spent.bookings,
             COST_PROVIDER[Api(session.api)],
             spent.bodies,

@@ -50,10 +50,11 @@ async def put_project(namespace: str, name: str, push: ProjectPush, parts: Parts
 
 @router.delete("/projects/{namespace}/{name}")
 async def delete_project(namespace: str, name: str, parts: Parts, caller: Who) -> dict[str, str]:
-    """No new sessions; live ones finish; rows stay. Unknown names are fine."""
+    """No new sessions; live ones are told and wrap up; rows stay. Unknown names are fine."""
     require(caller, Role.OPERATOR)
     async with parts.transaction() as connection:
-        await projects.mark_deleted(connection, namespace, name)
+        if await projects.mark_deleted(connection, namespace, name) is not None:
+            await notify(connection, f"push:{namespace}/{name}", "limits", {"reason": "Deleted"})
         await projects.bump(connection, "directory")
     parts.hub.changed(namespace, name)
     return {}

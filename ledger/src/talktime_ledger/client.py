@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from talktime_ledger import wire
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import ProblemReason
+from talktime_ledger.wire_invoices import InvoicePush, InvoiceReport
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -290,6 +291,10 @@ class LedgerClient:
         """Sessions with their cost rows, newest first."""
         params = {"namespace": namespace, "project": project, "from": since, "to": until, "limit": limit}
         return (await self._send("GET", "/reports/sessions", wire.SessionReport, params=params)).rows
+
+    async def settle_invoice(self, push: InvoicePush) -> InvoiceReport:
+        """Settles a provider's bill (or only says what would be posted); Invalid names the line."""
+        return await self._send("POST", "/invoices", InvoiceReport, push)
 
     # -- the wire ----------------------------------------------------------------------------------------------------
 

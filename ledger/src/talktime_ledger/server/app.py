@@ -14,6 +14,7 @@ from talktime_ledger.desk.pricing import RateDesk
 from talktime_ledger.server import (
     directory,
     health,
+    invoices,
     postbox,
     problems,
     projects,
@@ -66,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
-    for module in (projects, directory, sessions, tickets, streams, reports):
+    for module in (projects, directory, sessions, tickets, streams, reports, invoices):
         app.include_router(module.router, prefix="/v1")
     app.include_router(health.router)
 

@@ -14,6 +14,10 @@ from talktime_ledger.wire import ProblemReason
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_CLIP_BODY_BYTES = 4 * 1024 * 1024
+MAX_INVOICE_BODY_BYTES = 8 * 1024 * 1024
+# A bill of a large installation takes longer than a call of a session may.
+INVOICE_TIMEOUT_SEC = 90.0
+_INVOICES = "/v1/invoices"
 _STREAMS = ("/v1/changes", "/v1/push/")
 
 
@@ -51,6 +55,9 @@ class Guards:
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         limit = MAX_CLIP_BODY_BYTES if "/clips/" in path else MAX_BODY_BYTES
+        seconds: float | None = None if path.startswith(_STREAMS) else self._timeout_sec
+        if path == _INVOICES:
+            limit, seconds = MAX_INVOICE_BODY_BYTES, INVOICE_TIMEOUT_SEC
         started, seen, too_large = False, 0, False
 
         async def bounded() -> Message:
@@ -75,7 +82,7 @@ class Guards:
         try:
             if length.isdigit() and int(length) > limit:
                 raise _TooLargeError
-            async with asyncio.timeout(None if path.startswith(_STREAMS) else self._timeout_sec):
+            async with asyncio.timeout(seconds):
                 await self._app(scope, bounded, watched)
             if too_large:
                 raise _TooLargeError
@@ -83,6 +90,6 @@ class Guards:
         except _TooLargeError:
             error = DeskError(ProblemReason.TOO_LARGE, f"the body is larger than {limit} bytes")
         except TimeoutError:
-            error = DeskError(ProblemReason.UNAVAILABLE, f"no result within {self._timeout_sec:.0f} s")
+            error = DeskError(ProblemReason.UNAVAILABLE, f"no result within {seconds:.0f} s")
         if not started:
             await problem_response(error)(scope, receive, send)

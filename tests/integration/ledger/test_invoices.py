@@ -1,0 +1,176 @@
+"""Bills of providers against the books: exact to the micro-dollar, append-only, and never cutting anybody off."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from talktime_ledger import wire
+from talktime_ledger.client import Invalid, LedgerError
+from talktime_ledger.wire_invoices import InvoicePush, InvoiceReport
+
+from .conftest import CONSOLE, GATEWAY, MODEL, OPERATOR, Stand, agent_of, opening, project_push, usage
+
+AGENT = agent_of("limit")
+
+YESTERDAY = datetime.now(UTC) - timedelta(days=1)
+DAY = YESTERDAY.date().isoformat()
+
+
+def bill(*lines: dict[str, Any], final: bool = False, **more: Any) -> InvoicePush:
+    """A bill of OpenAI's; each line of yesterday."""
+    body = {
+        "vendor": "openai",
+        "source": "costs.json",
+        "digest": hashlib.sha256(repr(lines).encode()).hexdigest(),
+        "final": final,
+        "lines": [{"day": DAY, **line} for line in lines],
+        **more,
+    }
+    return InvoicePush.model_validate(body)
+
+
+async def session_of_yesterday(stand: Stand, tokens: int, *, unmetered: str | None = None) -> uuid.UUID:
+    """A closed session with so many audio_out tokens (20 USD per million), its usage of yesterday."""
+    request = opening()
+    await stand.client(GATEWAY).open_session(request)
+    agent = stand.client(AGENT)
+    attached = await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))
+    lost = (wire.Unmetered(key="lost", usd=Decimal(unmetered)),) if unmetered else ()
+    await agent.close(
+        request.session_id,
+        wire.Close(epoch=1, n=attached.grant.n + 1, usages=(usage("r/1", tokens),), reason="budget", unmetered=lost),
+    )
+    # The day of a usage is told by its event; the books of this test are a day old.
+    await stand.sql("ALTER TABLE entries DISABLE TRIGGER entries_append_only")
+    await stand.sql("UPDATE entries SET occurred_at = $2 WHERE session_id = $1", request.session_id, YESTERDAY)
+    await stand.sql("ALTER TABLE entries ENABLE TRIGGER entries_append_only")
+    return request.session_id
+
+
+async def costs(stand: Stand) -> dict[uuid.UUID, dict[str, Any]]:
+    rows = await stand.sql("SELECT * FROM session_costs")
+    return {row["session_id"]: dict(row) for row in rows}
+
+
+async def settled(stand: Stand, push: InvoicePush) -> InvoiceReport:
+    return await stand.client(CONSOLE).settle_invoice(push)
+
+
+async def test_a_bill_is_divided_exactly_and_once(stand: Stand) -> None:
+    first, second = await session_of_yesterday(stand, 10_000), await session_of_yesterday(stand, 20_000)
+    # 30,000 x 20/M = 0.60 posted; the bill counts 300 tokens more, at a rate a third of a per cent higher.
+    line = {"item": f"{MODEL}, audio output", "quantity": "30300", "amount": "0.608020001"}
+    looked = await settled(stand, bill(line, dry_run=True))
+    assert (looked.posted, (await stand.account())["posted"]) == (False, Decimal("0.6"))
+    report = await settled(stand, bill(line))
+    (group,) = report.groups
+    (variance,) = group.variances
+    assert variance.quantity_usd == Decimal("0.006")
+    assert variance.price_usd == Decimal("0.002020001")
+    assert report.alert and report.estimate_percent == Decimal("98.6810")
+    assert (await stand.account())["posted"] == Decimal("0.608020001")
+    rows = await costs(stand)
+    assert sum(row["total_cost_usd"] for row in rows.values()) == Decimal("0.608020001")
+    assert rows[second]["ai_cost_usd"] == Decimal("0.405346667")
+    assert {row["state"] for row in rows.values()} == {"provisional"}
+    before = await stand.sql("SELECT COUNT(*) FROM entries")
+    again = await settled(stand, bill(line, final=True))
+    assert again.groups[0].posted == 0
+    assert await stand.sql("SELECT COUNT(*) FROM entries") == before
+    rows = await costs(stand)
+    assert {rows[first]["state"], rows[second]["state"]} == {"invoiced"}
+    await stand.assert_laws()
+
+
+async def test_unmetered_takes_the_surplus_first_and_its_bound_falls(stand: Stand) -> None:
+    seen, lost = await session_of_yesterday(stand, 10_000), await session_of_yesterday(stand, 0, unmetered="0.05")
+    await settled(stand, bill({"item": f"{MODEL}, audio output", "quantity": "11000", "amount": "0.22"}))
+    rows = await costs(stand)
+    assert rows[seen]["ai_cost_usd"] == Decimal("0.2")
+    assert (rows[lost]["ai_cost_usd"], rows[lost]["unmetered_usd"]) == (Decimal("0.02"), 0)
+    await stand.assert_laws()
+
+
+async def test_a_bill_that_grows_later_posts_the_difference(stand: Stand) -> None:
+    await session_of_yesterday(stand, 10_000)
+    for amount, posted in (("0.21", "0.01"), ("0.24", "0.03"), ("0.20", "-0.04")):
+        report = await settled(stand, bill({"item": f"{MODEL}, audio output", "amount": amount}))
+        assert report.groups[0].posted == Decimal(posted)
+        assert (await stand.account())["posted"] == Decimal(amount)
+
+
+async def test_tax_stays_with_the_project_and_strangers_with_nobody(stand: Stand) -> None:
+    await session_of_yesterday(stand, 10_000)
+    lines = [
+        {"item": f"{MODEL}, audio output", "quantity": "10000", "amount": "0.2"},
+        {"item": "VAT", "kind": "tax", "amount": "0.038"},
+        {"item": "gpt-5, input", "amount": "7"},
+    ]
+    report = await settled(stand, bill(*lines))
+    assert [(one.project, one.amount) for one in report.charges] == [("limit", Decimal("0.038"))]
+    assert [(one.item, one.amount) for one in report.foreign] == [("gpt-5, input", Decimal(7))]
+    assert (await stand.account())["posted"] == Decimal("0.238")
+    again = await settled(stand, bill(*lines))
+    assert again.charges[0].posted == 0
+    assert (await stand.account())["posted"] == Decimal("0.238")
+
+
+async def test_only_the_named_billing_project_is_ours(stand: Stand) -> None:
+    push = project_push().model_dump(by_alias=True, mode="json", exclude_none=True)
+    push["spec"]["providers"][0]["billingProject"] = "proj_a"
+    await stand.client(OPERATOR).put_project("study", "limit", wire.ProjectPush.model_validate(push))
+    await session_of_yesterday(stand, 10_000)
+    item = f"{MODEL}, audio output"
+    report = await settled(
+        stand,
+        bill({"item": item, "amount": "0.3", "billing": "proj_a"}, {"item": item, "amount": "9", "billing": "proj_b"}),
+    )
+    assert [(one.billing, one.posted) for one in report.groups] == [("proj_a", Decimal("0.1"))]
+    assert [one.billing for one in report.foreign] == ["proj_b"]
+
+
+async def test_what_the_bill_does_not_mention_stays_an_estimate_until_it_is_final(stand: Stand) -> None:
+    await session_of_yesterday(stand, 10_000)
+    other = {"item": "gpt-4o-mini-transcribe, audio input", "amount": "0.01"}
+    report = await settled(stand, bill(other))
+    assert [(one.model, one.estimate) for one in report.not_billed] == [(MODEL, Decimal("0.2"))]
+    assert report.unattributed == Decimal("0.01")
+    assert (await stand.account())["posted"] == Decimal("0.2")
+    await settled(stand, bill(other, final=True))
+    assert (await stand.account())["posted"] == 0
+
+
+async def test_a_bill_over_the_budget_cuts_nobody_off_and_admits_nobody(stand: Stand) -> None:
+    await session_of_yesterday(stand, 10_000)
+    live = opening()
+    await stand.client(GATEWAY).open_session(live)
+    agent = stand.client(AGENT)
+    held = (await agent.attach(live.session_id, wire.Attach(epoch=1, worker="w"))).grant
+    report = await settled(stand, bill({"item": f"{MODEL}, audio output", "amount": "11"}))
+    assert report.over_budget == ("study/limit",)
+    status = await stand.client(OPERATOR).project("study", "limit")
+    assert status.budget.state.value == "HardLimit"
+    with pytest.raises(LedgerError, match="available"):
+        await stand.client(GATEWAY).open_session(opening())
+    granted = await agent.use(
+        live.session_id, wire.Use(epoch=1, n=held.n + 1, usages=(), in_flight=Decimal(0), want=Decimal(0), turns=0)
+    )
+    assert granted.reserved == held.reserved
+    assert granted.state is wire.GrantState.FINAL
+
+
+async def test_what_cannot_be_settled_posts_nothing(stand: Stand) -> None:
+    await session_of_yesterday(stand, 10_000)
+    today = datetime.now(UTC).date().isoformat()
+    with pytest.raises(Invalid, match=r"lines\.0\.day"):
+        await settled(stand, bill({"item": f"{MODEL}, audio output", "amount": "1", "day": today}))
+    with pytest.raises(Invalid, match=r"lines\.0\.amount"):
+        await settled(stand, bill({"item": f"{MODEL}, audio output", "amount": "-1"}))
+    with pytest.raises(LedgerError):
+        await stand.client(AGENT).settle_invoice(bill({"item": "x", "amount": "1"}))
+    assert (await stand.account())["posted"] == Decimal("0.2")

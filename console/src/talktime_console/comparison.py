@@ -146,7 +146,7 @@ def _text_cause(rates: RateSnapshot, claim: Claim, published: Published) -> str:
     implied = claim.session - audio_only(rates, clock)
     low, high = text_bounds(rates, published.text_tokens)
     return (
-        f"{published.text_tokens:,} text tokens cost {shown(low)} (all input) to {shown(high)} (all output); "
+        f"{published.text_tokens:,} text tokens cost {shown(low, 5)} (all input) to {shown(high, 5)} (all output); "
         f"the article leaves {shown(implied, 2)} for them"
     )
 

@@ -32,6 +32,8 @@ class Claim(Claimed):
     sessions_1000: Decimal
     transport_session: Decimal
     transport_percent: Decimal
+    audio_in_usd: Decimal | None = None
+    audio_out_usd: Decimal | None = None
 
     def preset_of(self, kind: type[E]) -> E:
         """The preset that states its inputs."""

@@ -19,6 +19,7 @@ from .faults import FaultPlan
 from .gemini import serving as gemini
 from .gemini.context import Resumables
 from .generation import Pace
+from .gpt_live import GptLive
 from .invoice import PriceMissingError, Prices, costs_page, parse_prices
 from .journal import Journal, Record, lines
 from .line import Line
@@ -74,6 +75,7 @@ def application(world: World) -> web.Application:
     app.add_routes(
         [
             web.get("/v1/realtime", realtime),
+            web.get("/v1/live/sessions", realtime),
             web.get(gemini.PATH, gemini.live),
             web.get("/healthz", healthz),
             web.get("/truth", truth),
@@ -123,12 +125,14 @@ def tls_files(options: argparse.Namespace) -> certificates.Files | None:
 
 
 async def realtime(request: web.Request) -> web.StreamResponse:
-    """The Realtime API. Keys starting `sim-bad`, `sim-quota`, `sim-429` fail as such keys do."""
+    """The Realtime API, and GPT-Live, which names its model later. Keys `sim-bad...`, `sim-quota...`, `sim-429...` fail
+    as such keys do."""
+    duplex = request.path.endswith("/live/sessions")
     key = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
     model = request.query.get("model", "")
     if not key:
         return refusal(401, "invalid_api_key", "You didn't provide an API key.")
-    if not model:
+    if not model and not duplex:
         return refusal(400, "missing_model", "You must provide a model parameter.")
     if key.startswith("sim-429"):
         return refusal(429, "rate_limit_exceeded", "Too many requests.")
@@ -147,7 +151,11 @@ async def realtime(request: web.Request) -> web.StreamResponse:
         return socket
     request.app[SOCKETS].add(socket)
     try:
-        await Connection(world, line, model, without_quota=key.startswith("sim-quota")).serve(socket)
+        without_quota = key.startswith("sim-quota")
+        if duplex:
+            await GptLive(world, line, without_quota).serve(socket)
+        else:
+            await Connection(world, line, model, without_quota).serve(socket)
     finally:
         request.app[SOCKETS].discard(socket)
     return socket

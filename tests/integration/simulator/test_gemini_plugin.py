@@ -156,13 +156,13 @@ async def test_a_barge_in_interrupts_and_bills_what_was_generated(
     client = await connect()
     client.speak(heard[0])
     await client.ended(1)
-    await client.session.generate_reply()
+    await client.session.generate_reply(instructions=f'Say "{" and so on, ".join(["a long story"] * 20)}"')
     await client.until(lambda: any(c.model_turn for c in client.contents[-2:]), "audio")
     client.speak(heard[1])
     await client.ended(3)
     truth = await settled(simulator, 3)
     assert [record["status"] for record in truth] == ["completed", "cancelled", "completed"]
-    assert 0 < truth[1]["meters"]["audio_out"] < truth[0]["meters"]["audio_out"]
+    assert truth[1]["meters"]["audio_out"] > 0
     assert any(content.interrupted for content in client.contents)
     assert [meters(usage) for usage in client.usages()] == [record["meters"] for record in truth]
 

@@ -24,7 +24,7 @@ from talktime_ledger.wire import ProblemReason
 
 from bench.enforcers import database, study
 from bench.enforcers.agent import Agent
-from bench.enforcers.desks import Desk
+from bench.enforcers.desks import Desk, Refusal
 from bench.enforcers.trace import SECONDS_TO_BEGIN, Fate, Hitch, Report, Trace, Turn, Visit
 
 SLICE_SEC = 2.0
@@ -78,7 +78,20 @@ class Run:
             async with self._pool.acquire() as connection:
                 await database.tick(connection, self._start + timedelta(seconds=steps[-1][0]))
             await asyncio.gather(disturb(number), *(step(now) for now, step in steps))
+        await self._knock()
         return self.counted
+
+    async def _knock(self) -> None:
+        """When all is over and nobody happened to be refused since: one more comes."""
+        if self.counted.usable is not None:
+            return
+        request = self._opening(-1)
+        refusal = await self._desk.open(request)
+        if refusal is None:
+            # There is money for one more, so nothing was refused for good. Not a session of the trace.
+            await self._desk.close(request.session_id, wire.Close(epoch=1, reason="left"))
+            return
+        await self._refused(refusal)
 
     def _slice(self) -> list[tuple[float, Step]]:
         steps: list[tuple[float, Step]] = []
@@ -93,18 +106,11 @@ class Run:
         heapq.heappush(self._queue, (when, next(self._order), step))
 
     async def _arrive(self, visit: Visit, now: float) -> None:
-        request = wire.SessionOpen(
-            session_id=uuid.uuid5(uuid.NAMESPACE_URL, f"{self._project}/{visit.index}"),
-            namespace=study.NAMESPACE,
-            project=self._project,
-            provider=study.PROVIDER,
-        )
+        request = self._opening(visit.index)
         refusal = await self._desk.open(request)
         if refusal is not None:
             self.counted.refused += 1
-            wrong = refusal.available >= study.ADMIT_FLOOR or refusal.reason is not ProblemReason.BUDGET_EXHAUSTED
-            self.counted.false_refusals += wrong
-            await self._lasting(refusal.reserved)
+            await self._refused(refusal)
             return
         self.counted.admitted += 1
         if visit.open_hitch is not Hitch.NONE:
@@ -113,9 +119,19 @@ class Run:
                 self.counted.differing_replies += 1
         self._at(now + SECONDS_TO_BEGIN, partial(self._attach, visit, request.session_id))
 
-    async def _lasting(self, reserved: Decimal | None) -> None:
-        """The first refusal that nobody's reservation explains: how much of the budget was put to use by then."""
-        if self.counted.usable is not None or reserved:
+    def _opening(self, index: int) -> wire.SessionOpen:
+        return wire.SessionOpen(
+            session_id=uuid.uuid5(uuid.NAMESPACE_URL, f"{self._project}/{index}"),
+            namespace=study.NAMESPACE,
+            project=self._project,
+            provider=study.PROVIDER,
+        )
+
+    async def _refused(self, refusal: Refusal) -> None:
+        """Whether it was false; and the first that no reservation explains: how much of the budget was used by then."""
+        if refusal.available >= study.ADMIT_FLOOR or refusal.reason is not ProblemReason.BUDGET_EXHAUSTED:
+            self.counted.false_refusals += 1
+        if self.counted.usable is not None or refusal.reserved:
             return
         async with self._pool.acquire() as connection:
             row = await connection.fetchrow("SELECT posted, reserved FROM accounts WHERE id = $1", self._account)

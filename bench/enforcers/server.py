@@ -17,6 +17,7 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from talktime_ledger.client import LedgerClient
+from talktime_ledger.store.database import Pool
 
 from bench.enforcers import study
 from bench.enforcers.database import free_port
@@ -56,7 +57,7 @@ class Server:
             "TALKTIME_PORT": str(self._port),
             "TALKTIME_JWT_ISSUER": ISSUER,
             "TALKTIME_JWKS_FILE": str(issuer.jwks_file),
-            "TALKTIME_SWEEP_EVERY_SEC": "0.5",
+            "TALKTIME_SWEEP_EVERY_SEC": "0.2",
             "TALKTIME_LOG_LEVEL": "ERROR",
         }
         self._process: asyncio.subprocess.Process | None = None
@@ -87,7 +88,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(database_url: str, project: str, home: Path) -> AsyncIterator[tuple[HttpDesk, Server]]:
+async def serving(database_url: str, project: str, home: Path, pool: Pool) -> AsyncIterator[tuple[HttpDesk, Server]]:
     """A server, and a desk whose clients go on asking while it is away."""
     issuer = Issuer(home)
     server = Server(database_url, issuer, home / "ledger.log")
@@ -100,7 +101,7 @@ async def serving(database_url: str, project: str, home: Path) -> AsyncIterator[
     try:
         await server.start()
         async with client(GATEWAY) as gateway, client(agent_subject) as agent:
-            yield HttpDesk(gateway, agent), server
+            yield HttpDesk(gateway, agent, pool), server
     finally:
         await server.kill()
 

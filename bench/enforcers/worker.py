@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from talktime_ledger.store.database import Pool, connect_pool
+import asyncpg  # type: ignore[import-untyped] # ships no types
+from talktime_ledger.store.database import connect_pool
 
 from bench.enforcers import database, peers, study
 from bench.enforcers.desks import DirectDesk
@@ -50,6 +51,8 @@ async def run(job: Job, database_url: str) -> Result:
     trace = draw(job.seed, job.sessions, bounds)
     found = {name: peers.overshoot(trace, enforcer) for name, enforcer in peers.PEERS.items()}
     pool = await connect_pool(database_url, CONNECTIONS)
+    # What only looks has no time limits: a starved machine makes a run slow, never wrong.
+    eyes = await asyncpg.create_pool(database_url, min_size=1, max_size=4)
     try:
         project, start = f"run-{job.order}", FIRST_DAY + timedelta(days=job.order)
         async with pool.acquire() as connection:
@@ -57,31 +60,20 @@ async def run(job: Job, database_url: str) -> Result:
         kills = 0
         if job.http:
             with tempfile.TemporaryDirectory(prefix="talktime-overshoot-") as home:
-                async with serving(database_url, project, Path(home)) as (web, server):
+                async with serving(database_url, project, Path(home), eyes) as (web, server):
                     killer = Killer(server, job.seed, job.kills)
-                    counted = await Run(trace, web, pool, bounds, project, account, start).finish(killer.disturb)
-                    await _swept(pool, account)
+                    counted = await Run(trace, web, eyes, bounds, project, account, start).finish(killer.disturb)
             transactions, kills = web.transactions, killer.kills
         else:
             desk = DirectDesk(pool)
-            counted = await Run(trace, desk, pool, bounds, project, account, start).finish(_nothing)
+            counted = await Run(trace, desk, eyes, bounds, project, account, start).finish(_nothing)
             transactions = desk.transactions
-        ended = await outcome(counted, pool, account, trace.spent)
+        ended = await outcome(counted, eyes, account, trace.spent)
         return Result(job, found, ended, transactions, kills)
     finally:
+        await eyes.close()
         await pool.close()
 
 
 async def _nothing(_: int) -> None:
     await asyncio.sleep(0)
-
-
-async def _swept(pool: Pool, account: int, patience_sec: float = 20.0) -> None:
-    """Returns when the server's own sweeper has ended the last lost session, or after its patience."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience_sec
-    while loop.time() < deadline:
-        async with pool.acquire() as connection:
-            if not await connection.fetchval("SELECT open_sessions FROM accounts WHERE id = $1", account):
-                return
-        await asyncio.sleep(0.2)

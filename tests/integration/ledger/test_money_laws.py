@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 from talktime_ledger import wire
-from talktime_ledger.client import Conflict, LedgerClient, NotFound, Refused, SessionClosed
+from talktime_ledger.client import Conflict, Fenced, LedgerClient, NotFound, Refused, SessionClosed
 from talktime_ledger.core.limits import LimitState
 
 from .conftest import CONSOLE, GATEWAY, OPERATOR, Stand, agent_of, opening, project_push, usage
@@ -231,6 +231,146 @@ async def test_project_soft_wraps_up_live_sessions_once_and_is_pushed(stand: Sta
     assert [grant.wrap_up for grant in grants] == [True, False]
     assert grants[0].reason == "ProjectSoft"
     assert (await stand.client(OPERATOR).project("study", "soft")).budget.state is wire.BudgetState.SOFT
+    await stand.assert_laws()
+
+
+async def soft_project(stand: Stand, policy: str, amount: str = "1") -> list[tuple[uuid.UUID, LedgerClient]]:
+    """Two sessions of a project that the first brings to its soft limit (10 %)."""
+    push = project_push(amount, "0.5", budget={"softPercent": 10, "onProjectSoft": policy})
+    await stand.client(OPERATOR).put_project("study", "soft", push)
+    made = []
+    for _ in range(2):
+        request, agent = opening("soft"), stand.client(agent_of("soft"))
+        await stand.client(GATEWAY).open_session(request)
+        await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))
+        made.append((request.session_id, agent))
+    for n in range(1, 7):
+        await made[0][1].use(made[0][0], wire.Use(epoch=1, n=n, usages=(usage(f"a{n}", 1000),)))
+    assert (await stand.client(OPERATOR).project("study", "soft")).budget.state is wire.BudgetState.SOFT
+    return made
+
+
+async def test_wrap_up_if_short_lets_talk_those_whom_the_money_carries(stand: Stand) -> None:
+    session_id, agent = (await soft_project(stand, "WrapUpIfShort"))[1]
+    grant = await agent.use(session_id, wire.Use(epoch=1, n=1))
+    assert (grant.state, grant.wrap_up, grant.reason) == (wire.GrantState.OK, False, "")
+    # Now the project's rest (0.18) is less than the 0.5 that the two will need: 0.5 / 2 each, one has used 0.12.
+    push = project_push("0.3", "0.5", generation=2, budget={"softPercent": 10, "onProjectSoft": "WrapUpIfShort"})
+    await stand.client(OPERATOR).put_project("study", "soft", push)
+    grants = [await agent.use(session_id, wire.Use(epoch=1, n=n)) for n in (2, 3)]
+    assert [(grant.wrap_up, grant.reason) for grant in grants] == [(True, "ProjectSoft"), (False, "ProjectSoft")]
+    assert grants[0].wrap_up_minutes is not None
+    await stand.assert_laws()
+
+
+async def test_notify_ends_nobody(stand: Stand) -> None:
+    session_id, agent = (await soft_project(stand, "Notify", "0.3"))[1]
+    grant = await agent.use(session_id, wire.Use(epoch=1, n=1))
+    assert (grant.state, grant.wrap_up, grant.reason) == (wire.GrantState.OK, False, "")
+    await stand.assert_laws()
+
+
+async def test_the_project_s_hard_limit_comes_before_the_session_s_soft_one(stand: Stand) -> None:
+    session_id, agent, grant = await start(stand)
+    # 0.09 of 0.1 used: past the session's soft limit, while the project has nothing left for one more response.
+    usages = tuple(usage(f"a{index}", 500) for index in range(3))
+    await agent.use(session_id, wire.Use(epoch=1, n=1, usages=usages))
+    await stand.client(OPERATOR).put_project("study", "limit", project_push("0.035", "0.09", generation=2))
+    last = await agent.use(session_id, wire.Use(epoch=1, n=2, usages=(usage("b", 1000),)))
+    assert last.reserved < grant.w + grant.goodbye
+    assert (last.limit_state, last.reason) == (LimitState.HARD, "ProjectHard")
+    account = await stand.account()
+    assert account["posted"] + account["reserved"] <= grant.reserved + Decimal("0.03"), (
+        "what it held when it was lowered"
+    )
+
+
+async def test_pause_edit_and_deletion_reach_live_sessions_by_push_and_by_the_next_answer(stand: Stand) -> None:
+    operator = stand.client(OPERATOR)
+    session_id, agent, _ = await start(stand)
+    stream = aiter(agent.push("study", "limit"))
+    assert (await anext(stream)).event == "resync"
+    async with asyncio.timeout(20):
+        await operator.put_project("study", "limit", project_push("9", generation=2))
+        assert (await anext(stream)).event == "limits"
+        await operator.put_project("study", "limit", project_push("9", paused=True, generation=3))
+        assert (await anext(stream)).event == "paused"
+        grant = await agent.use(session_id, wire.Use(epoch=1, n=1))
+        assert (grant.wrap_up, grant.reason, grant.budget.project_amount) == (True, "Paused", 9)
+        await operator.put_project("study", "limit", project_push("9", generation=4))
+        assert (await anext(stream)).event == "limits"
+        await operator.delete_project("study", "limit")
+        event = await anext(stream)
+        assert (event.event, event.data["reason"]) == ("limits", "Deleted")
+    grant = await agent.use(session_id, wire.Use(epoch=1, n=2))
+    assert (grant.state, grant.reason) == (wire.GrantState.SOFT, "Deleted")
+    await stand.assert_laws()
+
+
+async def monthly(stand: Stand) -> tuple[uuid.UUID, LedgerClient, wire.Grant]:
+    """A session of last month."""
+    await stand.client(OPERATOR).put_project("study", "m", project_push("1", "0.5", budget={"period": "Monthly"}))
+    request, agent = opening("m"), stand.client(agent_of("m"))
+    await stand.client(GATEWAY).open_session(request)
+    await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))
+    bound = usage("lost", 900, unmetered=True)
+    grant = await agent.use(request.session_id, wire.Use(epoch=1, n=1, usages=(bound,)))
+    await stand.sql("UPDATE accounts SET period = '2026-01' WHERE period <> 'total'")
+    return request.session_id, agent, grant
+
+
+async def months(stand: Stand) -> list[tuple[Decimal, Decimal, int]]:
+    """posted, reserved, open sessions of each month."""
+    rows = await stand.sql("SELECT posted, reserved, open_sessions FROM accounts WHERE period <> 'total' ORDER BY id")
+    return [(row["posted"], row["reserved"], row["open_sessions"]) for row in rows]
+
+
+async def test_a_month_that_cannot_carry_a_session_leaves_it_what_it_holds(stand: Stand) -> None:
+    session_id, agent, grant = await monthly(stand)
+    push = project_push("0.01", "0.5", generation=2, budget={"period": "Monthly"})
+    await stand.client(OPERATOR).put_project("study", "m", push)
+    after = await agent.use(session_id, wire.Use(epoch=1, n=2))
+    assert (after.reserved, after.state, after.limit_state) == (grant.reserved, wire.GrantState.FINAL, LimitState.OK)
+    assert await months(stand) == [(Decimal("0.018"), grant.reserved, 1), (0, 0, 0)]
+    spent = await agent.use(session_id, wire.Use(epoch=1, n=3, usages=(usage("a", 1400),)))
+    assert (spent.limit_state, spent.reason) == (LimitState.HARD, "ProjectHard")
+    await stand.assert_laws()
+
+
+async def test_what_is_given_back_after_the_turn_goes_to_the_month_that_paid(stand: Stand) -> None:
+    session_id, agent, _ = await monthly(stand)
+    grant = await agent.use(session_id, wire.Use(epoch=1, n=2))
+    assert await months(stand) == [(Decimal("0.018"), 0, 0), (0, grant.reserved, 1)]
+    await agent.use(session_id, wire.Use(epoch=1, n=3, usages=(usage("lost", 300),)))
+    assert [posted for posted, _, _ in await months(stand)] == [Decimal("0.006"), 0]
+    await stand.assert_laws()
+
+
+async def test_the_late_word_of_a_fenced_agent_stays_in_its_month(stand: Stand) -> None:
+    session_id, agent, _ = await monthly(stand)
+    await stand.client(GATEWAY).claim(session_id, wire.Claim(epoch=2, reason="gone"))
+    await agent.attach(session_id, wire.Attach(epoch=2, worker="w2"))
+    assert (await months(stand))[0][1:] == (0, 0), "the successor is on the new month"
+    with pytest.raises(Fenced):
+        await agent.close(session_id, wire.Close(epoch=1, n=3, reason="agent_died", usages=(usage("late"),)))
+    assert [posted for posted, _, _ in await months(stand)] == [Decimal("0.022"), 0]
+    await agent.close(session_id, wire.Close(epoch=2, n=4, reason="done"))
+    await stand.assert_laws()
+
+
+async def test_a_resumed_session_of_a_small_limit_gets_its_room_back_with_the_late_word(stand: Stand) -> None:
+    await stand.client(OPERATOR).put_project("study", "limit", project_push("10", "0.09", generation=2))
+    session_id, agent, grant = await start(stand)
+    spent = tuple(usage(f"a{index}", 750) for index in range(3))  # 0.045
+    await agent.use(session_id, wire.Use(epoch=1, n=1, usages=spent))
+    await stand.client(GATEWAY).claim(session_id, wire.Claim(epoch=2, reason="gone"))
+    tight = (await agent.attach(session_id, wire.Attach(epoch=2, worker="w2"))).grant
+    assert tight.limit_state is LimitState.HARD and tight.reserved < grant.w + grant.goodbye
+    assert tight.reserved == tight.goodbye, "a word of farewell is always held where the limit has it"
+    with pytest.raises(Fenced):
+        await agent.close(session_id, wire.Close(epoch=1, n=2, reason="agent_died"))
+    again = await agent.use(session_id, wire.Use(epoch=2, n=2))
+    assert again.reserved >= grant.w + grant.goodbye
     await stand.assert_laws()
 
 

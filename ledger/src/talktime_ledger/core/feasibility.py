@@ -47,7 +47,7 @@ def judge_feasible(
     needed = goodbye + RESPONSES * max(1, hold) * w
     if session_limit >= needed:
         return Feasibility(True, w, goodbye, needed)
-    advice = _advice(legs, caps, (session_limit - goodbye) / (RESPONSES * max(1, hold)), w)
+    advice = _advice(legs, caps, (session_limit - goodbye) / (RESPONSES * max(1, hold)), w, needed)
     message = (
         f"budget.session.limit {shown(session_limit)} is below {shown(needed)} USD = goodbye {shown(goodbye)} + "
         f"{RESPONSES * max(1, hold)} x worst response {shown(w)} of provider {provider}: {advice}"
@@ -55,7 +55,7 @@ def judge_feasible(
     return Feasibility(False, w, goodbye, needed, "SessionLimitTooLow", message)
 
 
-def _advice(legs: Legs, caps: Caps, affordable: Decimal, w: Decimal) -> str:
+def _advice(legs: Legs, caps: Caps, affordable: Decimal, w: Decimal, needed: Decimal) -> str:
     """The cap whose part of W is larger, and a value that fits; else the limit."""
     context_part = per_million(caps.context_tokens, legs.model.dearest(UNCACHED_INPUTS))
     answer_part = per_million(output_cap(caps.response_seconds), legs.model.dearest(OUTPUTS))
@@ -68,8 +68,8 @@ def _advice(legs: Legs, caps: Caps, affordable: Decimal, w: Decimal) -> str:
         fits = (caps.response_seconds * (answer_part - excess) / answer_part).to_integral_value(rounding=ROUND_FLOOR)
         if fits >= 2:
             return f"lower caps.responseSeconds from {caps.response_seconds} to {fits} or less, or raise the limit"
-    needed = (4 * w).quantize(Decimal("0.01"), rounding=ROUND_CEILING)
+    enough = needed.quantize(Decimal("0.01"), rounding=ROUND_CEILING)
     return (
         f"lower caps.contextTokens ({caps.context_tokens}) and caps.responseSeconds ({caps.response_seconds}), "
-        f"or raise the limit above {needed}"
+        f"or raise the limit to {enough} or more"
     )

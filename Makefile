@@ -8,7 +8,7 @@ CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=
 
-.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger-use bench-overshoot
+.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,9 +49,9 @@ bench-first-run: ## Clone, demo twice, tests: what a newcomer waits for, with em
 	@.venv/bin/python bench/first_run.py | tee $(TALKTIME_STATE)/first_run.log
 	@.venv/bin/python bench/record.py first_run $(TALKTIME_STATE)/first_run.log
 
-bench-ledger-use: ## `use` calls per second through HTTP on real PostgreSQL (1 min); result kept
-	@.venv/bin/python bench/ledger_use.py | tee $(TALKTIME_STATE)/ledger_use.log
-	@.venv/bin/python bench/record.py ledger_use $(TALKTIME_STATE)/ledger_use.log
+bench-ledger: ## Grants per second through HTTP beside pgbench running the same statements (4 min); result kept
+	@.venv/bin/python bench/ledger.py | tee $(TALKTIME_STATE)/ledger.log
+	@.venv/bin/python bench/record.py ledger $(TALKTIME_STATE)/ledger.log
 
 bench-overshoot: ## 100 runs of 500 sessions on a nearly spent Project, four enforcers on the same traces (10-20 min); result kept
 	@.venv/bin/python bench/overshoot.py | tee $(TALKTIME_STATE)/overshoot.log

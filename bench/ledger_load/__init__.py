@@ -1,0 +1,1 @@
+"""Parts of bench/ledger.py: the servers, the HTTP load, the same transaction without us."""

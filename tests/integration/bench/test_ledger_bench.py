@@ -1,0 +1,44 @@
+"""A small sample of `make bench-ledger`: real PostgreSQL with fsync, a ledger process, HTTP, pgbench beside it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, float]:
+    """The RESULT of a sample."""
+    command = [sys.executable, str(ROOT / "bench" / "ledger.py"), "--small"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    found: dict[str, float] = json.loads(lines[-1].removeprefix("RESULT "))
+    return found
+
+
+def test_the_money_adds_up_after_every_grant_at_full_speed(result: dict[str, float]) -> None:
+    assert result["adds_up"] is True
+
+
+def test_the_bare_transaction_is_the_one_the_ledger_sends(result: dict[str, float]) -> None:
+    """BEGIN, lock and read, write, COMMIT: a fifth statement would be a round trip per grant."""
+    assert result["statements_per_use"] == 4
+    assert result["bare_sql_per_s"] > 0
+
+
+def test_the_hot_balance_keeps_up_with_the_bare_transaction(result: dict[str, float]) -> None:
+    """Measured in turns on one machine. The bar is 0.7 on a quiet one; here three test workers share two cores."""
+    assert result["hot_ratio"] > 0.25
+    assert result["p99_ms_40"] < 5_000
+
+
+def test_the_generator_is_not_the_bottleneck(result: dict[str, float]) -> None:
+    assert result["generator_cpu_share"] < 0.5
+    assert result["generator_headroom"] > 5

@@ -1,0 +1,239 @@
+"""A ledger in memory for one Gemini session, and the agent's budget on the plugin's own session, audio from memory."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from array import array
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from livekit import rtc
+from pydantic import SecretStr
+from talktime_agent.budgeted import Budgeted
+from talktime_agent.gemini_model import GeminiModel, GeminiSession
+from talktime_agent.spool import Spool
+from talktime_agent.till import system_clock
+from talktime_ledger.core.grants import Need, plan_grant
+from talktime_ledger.core.limits import Level, LimitState, Position, judge
+from talktime_ledger.core.meters import Meter
+from talktime_ledger.core.money import ZERO
+from talktime_ledger.core.pricing import price
+from talktime_ledger.core.rates import RateSnapshot
+from talktime_ledger.core.worst_case import Caps, Legs, instruction_tokens_bound, output_cap
+from talktime_ledger.core.worst_cases import GEMINI
+from talktime_ledger.wire import Attachment, Close, CostList, Grant, GrantBudget, GrantState, Usage, Use
+
+MODEL = "gemini-3.8-live"
+HOLD = 2
+RATE = 16_000
+SINCE = datetime(2026, 1, 1, tzinfo=UTC)
+TALK = RateSnapshot(
+    "gemini",
+    "google",
+    MODEL,
+    SINCE,
+    {
+        Meter(name): Decimal(usd)
+        for name, usd in {
+            "text_in": "0.75", "audio_in": "3", "text_out": "4.5", "audio_out": "12", "thoughts_out": "4.5",
+            "tool_prompt_in": "0.75", "unassigned_in": "3",
+        }.items()
+    },
+)  # fmt: skip
+CAPS = Caps(1000, 10)
+WORDS = {
+    "instructions": "You interview people about their work. Ask one short question at a time.",
+    "language": "en",
+    "greeting": "Greet the participant and ask the first question.",
+    "wrapUp": "You are approaching the time limit. Please conclude within {minutes} minutes.",
+    "closing": "Thank you for your time, we have covered everything we need. Goodbye.",
+}
+
+
+@dataclass
+class GeminiDesk:
+    """The ledger's answers, judged by the real core; a body under a known key is a correction."""
+
+    limit: Decimal
+    posted: Decimal = ZERO
+    reserved: Decimal = ZERO
+    usages: dict[str, Usage] = field(default_factory=dict)
+    closed: Close | None = None
+    most: Decimal = ZERO
+    answers: dict[int, Grant] = field(default_factory=dict)
+
+    def bounds(self) -> tuple[Decimal, Decimal]:
+        spoken = (WORDS["greeting"], WORDS["wrapUp"], WORDS["closing"])
+        words = instruction_tokens_bound(WORDS["instructions"], spoken)
+        return GEMINI.capped(Legs(TALK), CAPS, instruction_tokens=words), GEMINI.goodbye(TALK, WORDS["closing"])
+
+    def grant(self, n: int, want: Decimal = ZERO, in_flight: Decimal = ZERO) -> Grant:
+        cap, goodbye = self.bounds()
+        w = HOLD * (min(want, cap) or cap)
+        level = Level(self.limit, self.posted, self.limit - self.posted, 80)
+        far = Level(Decimal(100), self.posted, Decimal(100))
+        verdict = judge(Position(level, far, None, w, goodbye, in_flight))
+        room = self.limit - self.posted - self.reserved
+        plan = plan_grant(Need(goodbye, w, in_flight), self.reserved, [room], Decimal(100), 1)
+        self.reserved += plan.delta
+        self.most = max(self.most, self.posted + self.reserved)
+        final = verdict.state is LimitState.HARD or plan.final
+        return Grant(
+            n=n, state=GrantState.FINAL if final else GrantState.OK, reason=verdict.reason, reserved=self.reserved,
+            goodbye=goodbye, posted=self.posted, session_limit=self.limit, limit_state=verdict.state, w=cap, hold=HOLD,
+            budget=GrantBudget(
+                session_limit=self.limit, session_posted=self.posted, project_amount=Decimal(100),
+                project_posted=self.posted, project_available=Decimal(100) - self.posted,
+            ),
+        )  # fmt: skip
+
+    def post(self, usages: tuple[Usage, ...]) -> None:
+        for usage in usages:
+            old = self.usages.get(usage.key)
+            cost = price(usage.meters, TALK) - (price(old.meters, TALK) if old else ZERO)
+            self.usages[usage.key] = usage
+            self.posted += cost
+            self.reserved -= min(self.reserved, cost)
+
+    async def use(self, session_id: str, request: Use, *, patience_sec: float | None = None) -> Grant:
+        self.post(request.usages)
+        if request.n not in self.answers:
+            self.answers[request.n] = self.grant(request.n, request.want, request.in_flight)
+        return self.answers[request.n]
+
+    async def close(self, session_id: str, request: Close) -> CostList:
+        self.post(request.usages)
+        self.closed = request
+        self.posted += sum((item.usd for item in request.unmetered), ZERO)
+        self.reserved = ZERO
+        self.most = max(self.most, self.posted)
+        return CostList(session_id=session_id, posted=self.posted, costs=())
+
+    async def report_provider(self, *told: Any) -> None: ...
+
+    def attachment(self, endpoint: str) -> Attachment:
+        return Attachment.model_validate(
+            {
+                "session": {
+                    "session_id": "s1", "namespace": "research", "project": "study", "provider": "backup",
+                    "api": "GeminiLive", "model": MODEL, "epoch": 1, "state": "open", "opened_at": SINCE,
+                    "participant_identity": "participant-1", "observers": ["observer-1"], "posted": "0",
+                    "reserved": "0", "limit": str(self.limit),
+                },
+                "config": {
+                    **WORDS, "endpoint": endpoint, "voice": "marin", "costUpdateSeconds": 10,
+                    "onLedgerOutage": "Drain",
+                    "caps": {
+                        "contextTokens": CAPS.context_tokens, "responseSeconds": CAPS.response_seconds,
+                        "outputTokens": output_cap(CAPS.response_seconds),
+                    },
+                },
+                "grant": self.grant(0).model_dump(mode="json"),
+                "rates": [
+                    {"card": "gemini", "vendor": "google", "model": MODEL, "effective_from": SINCE,
+                     "prices": {str(meter): str(usd) for meter, usd in TALK.prices.items()}}
+                ],
+            }
+        )  # fmt: skip
+
+
+class Telemetry:
+    """Counts, by name."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def count(self, name: str, label: str = "", amount: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + amount
+
+
+@dataclass
+class Talk:
+    """One interview without a room: what is spoken is pushed as fast as it goes."""
+
+    desk: GeminiDesk
+    budget: Budgeted
+    _session: GeminiSession | None = None
+
+    @property
+    def session(self) -> GeminiSession:
+        """The provider's session."""
+        assert self._session is not None
+        return self._session
+
+    def adopt(self, session: Any) -> None:
+        """The session that the framework has opened."""
+        assert isinstance(session, GeminiSession)
+        self._session = session
+
+    @property
+    def answered(self) -> int:
+        """Answers of the conversation whose usage is known."""
+        return len(self.budget.till._audio)
+
+    @property
+    def connections(self) -> set[str]:
+        """Those with an answer whose usage is known."""
+        return {key.partition("/")[0] for key in self.budget.till._audio}
+
+    def say(self, seconds: float = 1.5) -> None:
+        """Noise that counts as speech, and the silence that ends a turn; nothing when we are not heard."""
+        noise = random.Random(int(seconds * 1000))
+        loud = array("h", (noise.randint(-9000, 9000) for _ in range(int(RATE * seconds))))
+        samples = loud + array("h", bytes(2 * int(RATE * 1.8)))
+        step = RATE // 20
+        for start in range(0, len(samples), step):
+            part = samples[start : start + step]
+            self.session.push_audio(rtc.AudioFrame(part.tobytes(), RATE, 1, len(part)))
+
+    async def until_answered(self, answers: int, most_seconds: float = 60) -> None:
+        async with asyncio.timeout(most_seconds):
+            while self.answered < answers and not self.budget.ended.done():  # noqa: ASYNC110 - the provider's socket
+                await asyncio.sleep(0.02)
+
+    async def turn(self) -> None:
+        """The user says something and is answered, or the session ends. What is not heard is said again."""
+        before = self.answered
+        self.say()
+        deaf_until = time.monotonic() + 15
+        while self.answered == before and not self.budget.ended.done() and time.monotonic() < deaf_until:
+            await asyncio.sleep(0.05)
+            if not self.budget.busy and not self.budget.till.account.holds:
+                self.session.push_audio(rtc.AudioFrame(bytes(2 * RATE // 10), RATE, 1, RATE // 10))
+
+
+@asynccontextmanager
+async def talking(desk: GeminiDesk, endpoint: str, directory: Path, connected: bool = True) -> AsyncIterator[Talk]:
+    """Attached, and connected to the provider unless that is the test's part; settled when the block is left."""
+    clock = system_clock()
+    sent_at = clock.monotonic()
+    ledger: Any = desk
+    budget = Budgeted(
+        ledger, desk.attachment(endpoint), SecretStr("k"), Spool(directory, "s1", 1, 0.0), clock, Telemetry(),
+        sent_at=sent_at, use_interval=1,
+    )  # fmt: skip
+    model = budget.model
+    assert isinstance(model, GeminiModel)
+    session = model.session() if connected else None
+
+    def review() -> None:
+        if budget.till.exhausted:
+            budget.end("budget")
+        elif budget.till.short:
+            budget.charger.kick()
+
+    budget.start(answer=lambda: None, on_change=review)
+    try:
+        yield Talk(desk, budget, session)
+    finally:
+        budget.end("participant_left")
+        await budget.settle(budget.ended.result())
+        if session is not None:
+            await session.aclose()

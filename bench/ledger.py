@@ -19,6 +19,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -48,6 +49,8 @@ from ledger_load.stand import (
 
 EVERY_SEC = 20.0
 PGBENCH_CLIENTS = 16
+# pgbench's clients work on sessions 10 to 25 (two digits, so that a client number can stand for them).
+FIRST_BARE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ async def filled(ports: Sequence[int], issuer: Issuer, size: Size) -> People:
         await house.price()
         for name in ("bare", "hot", *names):
             await house.project(name)
-        bare = await house.agents(["bare"], 100)
+        bare = await house.agents(["bare"], FIRST_BARE + PGBENCH_CLIENTS + 1)
         return People(await house.agents(["hot"], size.sessions), await house.agents(names, size.sessions), bare)
 
 
@@ -100,7 +103,7 @@ class Bench:
     def run(self, people: People) -> dict[str, Any]:
         """All figures. Turns are taken: what else the machine does then hits both."""
         size, result = self._size, dict[str, Any]()
-        statements = uvloop.run(captured(self._database, self._ports, people.bare[50]))
+        statements = uvloop.run(captured(self._database, self._ports, max(people.bare, key=lambda one: one.session_id)))
         print("one use is:", *(" ".join(one.sql.split())[:100] for one in statements), sep="\n  ", flush=True)
         result["statements_per_use"] = len(statements)
         bare, hot = [], []
@@ -130,7 +133,7 @@ class Bench:
     def _bare(self, statements: Sequence[Statement], agents: Sequence[Agent]) -> float:
         """Grants a second of pgbench."""
         self._next_n += 10_000_000
-        text = script(statements, agents[50].session_id, 10)
+        text = script(statements, max(agent.session_id for agent in agents), FIRST_BARE)
         found = pgbench(
             self._database, text, self._home, PGBENCH_CLIENTS, max(1, round(self._size.seconds)), self._next_n
         )
@@ -178,6 +181,8 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="a sample")
     parser.add_argument("--servers", type=int, help="ledger processes")
     args = parser.parse_args()
+    # Stopped by a signal, it still stops its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     size = SMALL if args.small else FULL
     home = Path(tempfile.mkdtemp(prefix="talktime-bench-"))
     try:

@@ -77,7 +77,7 @@ def simulator() -> Iterator[Simulator]:
     process, server = start_simulator("--speed", "10", "--first-audio", "0.05", "--transcription", "0.05")
     yield server
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 @pytest.fixture(autouse=True)

@@ -58,7 +58,7 @@ def live_simulator(directory: Path, *options: str) -> Iterator[LiveSimulator]:
         yield LiveSimulator(plain, secure, directory / "ca.pem")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @dataclass

@@ -53,7 +53,7 @@ def simulator() -> Iterator[Simulator]:
     process, server = start_simulator("--playback", "20")
     yield server
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from livekit import rtc
+from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 from pydantic import SecretStr
 from talktime_agent.budgeted import Budgeted
 from talktime_agent.gemini_model import GeminiModel, GeminiSession
@@ -67,6 +68,9 @@ class GeminiDesk:
     usages: dict[str, Usage] = field(default_factory=dict)
     closed: Close | None = None
     most: Decimal = ZERO
+    wrapped: bool = False
+    clips: dict[str, bytes] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
     answers: dict[int, Grant] = field(default_factory=dict)
 
     def bounds(self) -> tuple[Decimal, Decimal]:
@@ -85,8 +89,11 @@ class GeminiDesk:
         self.reserved += plan.delta
         self.most = max(self.most, self.posted + self.reserved)
         final = verdict.state is LimitState.HARD or plan.final
+        soft = verdict.state is LimitState.SOFT
+        wrap_up, self.wrapped = soft and not self.wrapped, self.wrapped or soft
         return Grant(
-            n=n, state=GrantState.FINAL if final else GrantState.OK, reason=verdict.reason, reserved=self.reserved,
+            n=n, state=GrantState.FINAL if final else GrantState.SOFT if soft else GrantState.OK,
+            wrap_up=wrap_up, wrap_up_minutes=2 if wrap_up else None, reason=verdict.reason, reserved=self.reserved,
             goodbye=goodbye, posted=self.posted, session_limit=self.limit, limit_state=verdict.state, w=cap, hold=HOLD,
             budget=GrantBudget(
                 session_limit=self.limit, session_posted=self.posted, project_amount=Decimal(100),
@@ -104,6 +111,7 @@ class GeminiDesk:
 
     async def use(self, session_id: str, request: Use, *, patience_sec: float | None = None) -> Grant:
         self.post(request.usages)
+        self.events += [event.name for event in request.events]
         if request.n not in self.answers:
             self.answers[request.n] = self.grant(request.n, request.want, request.in_flight)
         return self.answers[request.n]
@@ -111,12 +119,19 @@ class GeminiDesk:
     async def close(self, session_id: str, request: Close) -> CostList:
         self.post(request.usages)
         self.closed = request
+        self.events += [event.name for event in request.events]
         self.posted += sum((item.usd for item in request.unmetered), ZERO)
         self.reserved = ZERO
         self.most = max(self.most, self.posted)
         return CostList(session_id=session_id, posted=self.posted, costs=())
 
     async def report_provider(self, *told: Any) -> None: ...
+
+    async def clip(self, namespace: str, name: str, key: str) -> bytes | None:
+        return self.clips.get(key)
+
+    async def put_clip(self, namespace: str, name: str, key: str, pcm: bytes) -> None:
+        self.clips[key] = pcm
 
     def attachment(self, endpoint: str) -> Attachment:
         return Attachment.model_validate(
@@ -142,6 +157,34 @@ class GeminiDesk:
                 ],
             }
         )  # fmt: skip
+
+
+class Speaker(AudioOutput):
+    """Plays at once, and keeps how many seconds of each piece there were."""
+
+    def __init__(self) -> None:
+        super().__init__(label="memory", capabilities=AudioOutputCapabilities(pause=False), sample_rate=24_000)
+        self.played: list[float] = []
+        self._now = 0.0
+
+    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
+        await super().capture_frame(frame)
+        if self._now == 0.0:
+            self.on_playback_started(created_at=time.time())
+        self._now += frame.duration
+
+    def flush(self) -> None:
+        super().flush()
+        self._end(interrupted=False)
+
+    def clear_buffer(self) -> None:
+        self._end(interrupted=True)
+
+    def _end(self, interrupted: bool) -> None:
+        if self._now:
+            self.played.append(self._now)
+            self.on_playback_finished(playback_position=self._now, interrupted=interrupted)
+            self._now = 0.0
 
 
 class Telemetry:

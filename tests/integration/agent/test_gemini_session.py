@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from livekit.agents import Agent, AgentSession
@@ -13,12 +15,14 @@ from talktime_agent import clip
 from talktime_agent.apis import meter_of, rendering, turn_detection
 from talktime_agent.gate import session_instructions
 from talktime_agent.goodbye import _RenderGate
+from talktime_agent.interview import Interview
 from talktime_agent.limits import wrap_up_text
+from talktime_agent.settings import AgentSettings
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.pricing import price
 from talktime_ledger.core.usage import UsageKind
 
-from tests.integration.agent.gemini_desk import TALK, GeminiDesk, talking
+from tests.integration.agent.gemini_desk import TALK, GeminiDesk, Speaker, talking
 from tests.integration.simulator.gemini import LiveSimulator, live_simulator
 
 
@@ -203,3 +207,62 @@ async def test_the_goodbye_is_rendered_once_out_of_c(simulator: LiveSimulator, t
     assert 0 < price(usage.meters, TALK) <= goodbye
     assert difference(desk, simulator) == {}
     assert [row["status"] for row in simulator.lines("/truth")] == ["completed"]
+
+
+async def test_an_interview_wraps_up_once_says_goodbye_and_stays_under_its_limit(
+    simulator: LiveSimulator, tmp_path: Path
+) -> None:
+    """The interview itself, but for the room: a loudspeaker and a microphone in memory."""
+    desk = GeminiDesk(Decimal("0.12"))
+    deleted: list[str] = []
+
+    async def delete_room(request: Any) -> None:
+        deleted.append(request.room)
+
+    ctx: Any = SimpleNamespace(
+        room=SimpleNamespace(isconnected=lambda: True),
+        api=SimpleNamespace(room=SimpleNamespace(delete_room=delete_room)),
+    )
+    settings = AgentSettings.model_validate(
+        {
+            "project": "research/study", "ledger_url": "http://ledger.test", "agent_name": "a",
+            "livekit_url": "ws://livekit.test", "livekit_api_key": "k", "livekit_api_secret": "s",
+        }
+    )  # fmt: skip
+    speaker = Speaker()
+    async with talking(desk, simulator.tls_url, tmp_path, connected=False) as talk:
+        budget = talk.budget
+        interview = Interview(ctx, settings, budget)
+        session = interview._session
+        session.on("agent_state_changed", interview._on_agent_state)
+        session.output.audio = speaker
+        budget._answer, budget._on_grant, budget._on_change = interview._answer, interview._on_grant, interview._review
+        await session.start(interview._agent, record=False)
+        talk.adopt(interview._agent.realtime_llm_session)
+        budget.keep(interview._watch())
+        budget.turns.respond()
+        await talk.until_answered(1)
+        await interview._goodbye.prepare()
+        for _ in range(60):
+            if budget.ended.done():
+                break
+            await talk.turn()
+            # A pause, as between people: the wrap-up is given in one.
+            await asyncio.sleep(0.2 if interview._wrap_up is None or interview._wrapped_up else 3)
+        reason = budget.ended.result()
+        spoken = len(speaker.played)
+        await interview._finish(reason)
+    assert reason == "budget"
+    log = [row for row in simulator.lines("/log") if row["event"] == "response.create"]
+    assert [sum(row[what] for row in log) for what in ("wrap_up", "closing")] == [1, 1]
+    expected = ("soft_limit", "wrap_up_sent", "hard_limit", "closing_started", "closing_finished", "left")
+    assert [name for name in desk.events if name in expected] == list(expected)
+    # The clip, and nothing else, is heard after the hard limit; the rendering is the only thing C has paid for.
+    assert len(speaker.played) == spoken + 1
+    assert 1.0 < speaker.played[-1] <= clip.MOST_SECONDS
+    assert [usage.kind for usage in desk.usages.values()].count(UsageKind.CLOSING_RENDER) == 1
+    assert deleted == ["s1"]
+    assert difference(desk, simulator) == {}
+    assert desk.closed is not None
+    assert desk.closed.unmetered == ()
+    assert desk.most <= desk.limit

@@ -30,16 +30,10 @@ def main() -> int:
     import uvicorn
 
     from talktime_ledger.server.app import create_app
+    from talktime_ledger.server.protocol import uvicorn_options
 
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=10,
-    )
+    app = create_app(settings)
+    uvicorn.run(app, host=settings.host, port=settings.port, timeout_graceful_shutdown=10, **uvicorn_options())
     return 0
 
 

@@ -30,6 +30,7 @@ from talktime_ledger.migrate import migrate
 from talktime_ledger.resources.project import ProjectSpec
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.server.app import create_app
+from talktime_ledger.server.protocol import uvicorn_options
 from talktime_ledger.server.settings import Settings
 
 ISSUER = "https://issuer.test"
@@ -307,9 +308,8 @@ class Server:
             create_app(settings),
             host="127.0.0.1",
             port=settings.port,
-            log_config=None,
-            access_log=False,
             timeout_graceful_shutdown=1,
+            **uvicorn_options(),
         )
         self._server = uvicorn.Server(config)
         self._task: asyncio.Task[None] | None = None

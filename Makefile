@@ -8,7 +8,7 @@ CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=
 
-.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot
+.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,3 +56,11 @@ bench-ledger: ## Grants per second through HTTP beside pgbench running the same 
 bench-overshoot: ## 100 runs of 500 sessions on a nearly spent Project, four enforcers on the same traces (10-20 min); result kept
 	@.venv/bin/python bench/overshoot.py | tee $(TALKTIME_STATE)/overshoot.log
 	@.venv/bin/python bench/record.py overshoot $(TALKTIME_STATE)/overshoot.log
+
+bench-gate: ## The agent's check before a response: time of 200,000 decisions, and that nothing leaves the process (10 s); result kept
+	@.venv/bin/python bench/gate.py | tee $(TALKTIME_STATE)/gate.log
+	@.venv/bin/python bench/record.py gate $(TALKTIME_STATE)/gate.log
+
+bench-finance: ## A day's bill and a Project's cost over 3 million sessions (10 min, 10 GB); result kept
+	@.venv/bin/python bench/finance.py | tee $(TALKTIME_STATE)/finance.log
+	@.venv/bin/python bench/record.py finance $(TALKTIME_STATE)/finance.log

@@ -73,14 +73,14 @@ def postgres(home: Path) -> Iterator[str]:
     subprocess.run([*control, "-o", options, "-l", str(home / "log"), "start"], **quiet)
     try:
         dsn = f"postgresql://postgres@127.0.0.1:{port}"
-        asyncio.run(_run(f"{dsn}/postgres", f"CREATE DATABASE {TEMPLATE}"))
+        asyncio.run(execute(f"{dsn}/postgres", f"CREATE DATABASE {TEMPLATE}"))
         migrate(f"{dsn}/{TEMPLATE}")
         yield dsn
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], stdout=subprocess.DEVNULL, cwd=home, check=False)
 
 
-async def _run(dsn: str, *statements: str) -> None:
+async def execute(dsn: str, *statements: str) -> None:
     connection = await database.connect(dsn)
     try:
         for statement in statements:
@@ -91,10 +91,10 @@ async def _run(dsn: str, *statements: str) -> None:
 
 async def make(dsn: str, name: str) -> str:
     """DSN of a new ledger database with virtual clock, witness and rate cards."""
-    await _run(f"{dsn}/postgres", f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await execute(f"{dsn}/postgres", f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     url = f"{dsn}/{name}"
     path = f"ALTER DATABASE {name} SET search_path = virtual, pg_catalog, public"
-    await _run(url, VIRTUAL, path)
+    await execute(url, VIRTUAL, path)
     connection = await database.connect(url)
     try:
         for card, spec in study.cards().items():

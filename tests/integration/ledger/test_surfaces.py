@@ -15,15 +15,17 @@ from talktime_ledger import wire
 from talktime_ledger.client import Invalid, LedgerClient
 from talktime_ledger.migrate import head
 from talktime_ledger.resources.rate_card import RateCardSpec
+from talktime_ledger.store.database import connect
+from talktime_ledger.store.rollups import roll_up
 
 from .conftest import CONSOLE, GATEWAY, OPERATOR, Server, Stand, agent_of, opening, project_push, settings_for, usage
 
 
-async def finished(stand: Stand, project: str = "limit", key: str = "r") -> str:
+async def finished(stand: Stand, project: str = "limit", key: str = "r", more: tuple[wire.Usage, ...] = ()) -> str:
     request, agent = opening(project), stand.client(agent_of(project))
     await stand.client(GATEWAY).open_session(request)
     await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))
-    close = wire.Close(epoch=1, n=1, usages=(usage(key),), reason="done", turns=1, duration_sec=30)
+    close = wire.Close(epoch=1, n=1, usages=(usage(key), *more), reason="done", turns=1, duration_sec=30)
     await agent.close(request.session_id, close)
     return str(request.session_id)
 
@@ -281,18 +283,44 @@ async def test_it_recovers_when_the_database_drops_every_connection(stand: Stand
 
 
 async def test_a_session_with_two_models_counts_once_in_every_group(stand: Stand) -> None:
-    session_id = await finished(stand, key="s/r1")
-    await stand.sql(
-        """INSERT INTO session_costs
-             (session_id, project_id, provider, model, ai_cost_usd, total_cost_usd, duration_sec)
-           SELECT session_id, project_id, provider, 'gpt-4o-mini-transcribe', 0.5, 0.5, duration_sec
-           FROM session_costs WHERE session_id = $1""",
-        session_id,
-    )
+    heard = usage("t/0", meters={"audio_in": 50, "text_out": 12}, model="gpt-4o-mini-transcribe", kind="transcription")
+    await finished(stand, key="s/r1", more=(heard,))
     console = stand.client(CONSOLE)
-    for by in ("provider", "day", "day,provider", ""):
+    for by in ("provider", "day", "day,provider", "model", ""):
         (row,) = await console.spend(project="limit", by=by)
         assert (row.sessions, row.duration_sec) == (1, 30), by
-        assert row.total_cost_usd == Decimal("0.504")
-    rows = await console.spend(project="limit", by="model")
-    assert [(row.sessions, row.duration_sec) for row in rows] == [(1, 30), (1, 30)]
+        assert row.total_cost_usd == Decimal("0.004") + Decimal("0.00021")
+
+
+async def test_the_daily_sums_and_what_came_since_are_the_same_report(stand: Stand) -> None:
+    console = stand.client(CONSOLE)
+    await finished(stand, key="r1")
+    before = await console.spend(by="day,provider,model")
+    connection = await connect(stand.database_url)
+    try:
+        for _ in range(2):
+            async with connection.transaction():
+                await roll_up(connection)
+            assert await console.spend(by="day,provider,model") == before
+        await finished(stand, key="r2")
+        (row,) = await console.spend(by="day,provider,model")
+        assert (row.sessions, row.total_cost_usd) == (2, 2 * before[0].total_cost_usd)
+        # Money of a transaction that is still open when others are summed up is not lost.
+        late = await connect(stand.database_url)
+        async with late.transaction():
+            await late.execute(
+                """INSERT INTO entries (project_id, session_id, kind, usage_kind, leg, model, amount_usd, occurred_at)
+                   SELECT project_id, id, 'transport', 'transport', 'transport', 'participant', 0.5, NOW()
+                   FROM sessions LIMIT 1"""
+            )
+            async with connection.transaction():
+                await roll_up(connection)
+        async with connection.transaction():
+            await roll_up(connection)
+        await late.close()
+    finally:
+        await connection.close()
+    (after,) = await console.spend(by="day,provider,model")
+    assert (after.sessions, after.total_cost_usd) == (2, row.total_cost_usd + Decimal("0.5"))
+    with pytest.raises(Invalid, match="midnight"):
+        await console.spend(since="2026-01-01T12:00:00")

@@ -32,6 +32,7 @@ from talktime_ledger.server.hub import Hub
 from talktime_ledger.server.metrics import Metrics
 from talktime_ledger.server.settings import Settings
 from talktime_ledger.store.database import connect_pool
+from talktime_ledger.store.rollups import roll_up
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,12 @@ def _jobs(ledger: Ledger) -> dict[str, Job]:
                 await health.measure(ledger, ledger.metrics)
             await asyncio.sleep(MEASURE_EVERY_SEC)
 
+    async def rollups() -> None:
+        while True:
+            async with ledger.transaction() as connection:
+                await roll_up(connection)
+            await asyncio.sleep(settings.roll_up_every_sec)
+
     return {
         "listen": ledger.hub.listen,
         "changes": lambda: ledger.hub.flush(pool),
@@ -101,6 +108,7 @@ def _jobs(ledger: Ledger) -> dict[str, Job]:
         "outbox": lambda: postbox.run(pool, settings),
         "keys": keys,
         "gauges": gauges,
+        "rollups": rollups,
     }
 
 

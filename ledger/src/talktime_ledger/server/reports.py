@@ -11,25 +11,12 @@ from talktime_ledger.desk.errors import DeskError
 from talktime_ledger.server.auth import Role
 from talktime_ledger.server.context import Parts, Who, require
 from talktime_ledger.server.views import costs_of, project_names, session_wire
-from talktime_ledger.store import sessions
+from talktime_ledger.store import rollups, sessions
 from talktime_ledger.wire import ProblemReason, SessionReport, SessionRow, SpendReport, SpendRow
 
 router = APIRouter()
 
-GROUPS = {
-    "day": "to_char(c.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
-    "provider": "c.provider",
-    "model": "c.model",
-}
-SUMMED = (
-    "ai_cost_usd",
-    "transport_cost",
-    "total_cost_usd",
-    "unmetered_usd",
-    "audio_in_tokens",
-    "audio_out_tokens",
-    "text_tokens",
-)
+GROUPS = ("day", "provider", "model")
 From = Annotated[str | None, Query(alias="from")]
 
 
@@ -44,6 +31,17 @@ def moment(text: str | None) -> datetime | None:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
+def _day(name: str, text: str | None) -> datetime | None:
+    """A bound of the spend report: its days are whole UTC days."""
+    found = moment(text)
+    if found is None:
+        return None
+    found = found.astimezone(UTC)
+    if (found.hour, found.minute, found.second, found.microsecond) != (0, 0, 0, 0):
+        raise DeskError(ProblemReason.INVALID, f"{name}: {text} is no midnight (UTC): spend is by whole days")
+    return found
+
+
 @router.get("/reports/spend")
 async def spend(
     parts: Parts,
@@ -54,26 +52,15 @@ async def spend(
     to: str | None = None,
     by: str = "provider,model",
 ) -> SpendReport:
-    """Sums of session_costs; days are UTC, `to` is exclusive."""
+    """Sums by UTC day of the usage; `to` is exclusive."""
     require(caller, Role.CONSOLE, Role.OPERATOR)
     keys = [key.strip() for key in by.split(",") if key.strip()]
     unknown = [key for key in keys if key not in GROUPS]
     if unknown:
         raise DeskError(ProblemReason.INVALID, f"by: {', '.join(unknown)} is none of {', '.join(GROUPS)}")
-    names = ", ".join(["namespace", "project", *keys])
-    columns = ", ".join(["p.namespace", "p.name AS project", *(f"{GROUPS[key]} AS {key}" for key in keys)])
-    # A session has a row per model: its money adds up, its minutes and itself count once in every group.
-    sums = ", ".join(f"SUM({column}) AS {column}" for column in SUMMED)
-    query = f"""SELECT {names}, COUNT(*) AS sessions, SUM(duration_sec) AS duration_sec, {sums}
-                FROM (SELECT {columns}, c.session_id, MAX(c.duration_sec) AS duration_sec, {sums}
-                      FROM session_costs c JOIN projects p ON p.id = c.project_id
-                      WHERE ($1::text IS NULL OR p.namespace = $1) AND ($2::text IS NULL OR p.name = $2)
-                        AND ($3::timestamptz IS NULL OR c.created_at >= $3)
-                        AND ($4::timestamptz IS NULL OR c.created_at < $4)
-                      GROUP BY {", ".join(str(index) for index in range(1, 4 + len(keys)))}) each
-                GROUP BY {names} ORDER BY {names}"""
+    begin, end = _day("from", since), _day("to", to)
     async with parts.transaction() as connection:
-        rows = await connection.fetch(query, namespace, project, moment(since), moment(to))
+        rows = await rollups.spend(connection, keys, namespace, project, begin, end)
     return SpendReport(rows=tuple(SpendRow.model_validate(dict(row)) for row in rows))
 
 

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     valid_sec: int = Field(300, description="Validity of a reservation.")
     sweep_after_sec: int = Field(60, description="Swept this long after the end of validity.")
     sweep_every_sec: float = 5.0
+    roll_up_every_sec: float = Field(60.0, description="Daily sums for reports are brought up to date this often.")
     outbox_every_sec: float = 1.0
     changes_every_sec: float = Field(1.0, description="Money changes of a Project are told at most this often.")
     request_timeout_sec: float = 15.0

@@ -34,6 +34,8 @@ class Agent:
     c: Decimal
     n: int = 0
     begun: int = 0
+    came: bool = False
+    """The ledger took it in; whether it knows that is `attached`."""
     attached: bool = False
     over: bool = False
     """It spends nothing any more: closed, fenced and told so, or dead."""

@@ -25,6 +25,7 @@ class Observed:
 
 def observe(settings: Settings, project: str | None, now: datetime, offline: bool) -> Observed:
     """Ask the ledger. Only a Project that was named makes an unreachable ledger an error."""
+    remote.project_of(project)
     if offline:
         return Observed(missing="not asked for (--offline)")
     if project is None and not settings.token_file.is_file():

@@ -40,9 +40,8 @@ def items_of_session(dump: Mapping[str, Any], moment: Callable[[str], datetime])
     are ``unassigned_in`` (the dearest input), the second ``text_out``. So the price is exact without them, else a
     bound.
     """
-    session = dump.get("session", dump)
-    if not isinstance(session, Mapping):
-        raise InputError("not an object", field="session")
+    told = dump.get("session")  # the ledger's report nests it, `talktime sessions` gives its id
+    session = told if isinstance(told, Mapping) else dump
     rows = dump.get("costs") or session.get("costs")
     if not isinstance(rows, list) or not rows:
         raise InputError(

@@ -114,3 +114,90 @@ def test_a_key_is_hashed_as_the_ledger_stores_it(talktime: Run) -> None:
     assert talktime("keys", "hash", stdin=key + "\n").stdout.strip() == digest
     told = json.loads(talktime("keys", "hash", "-o", "json", stdin=key).stdout)
     assert told == {"key": [{"kind": "server", "sha256": digest}]}
+
+
+NO_LEDGER = {"TALKTIME_TOKEN_FILE": "/absent/token"}
+DONE = json.dumps(
+    {
+        "type": "response.done",
+        "response": {
+            "id": "resp_1",
+            "usage": {
+                "input_tokens": 100,
+                "output_tokens": 50,
+                "input_token_details": {"audio_tokens": 100},
+                "output_token_details": {"audio_tokens": 50},
+            },
+        },
+    }
+)
+
+
+def test_price_needs_no_card_and_no_ledger(talktime: Run) -> None:
+    command = ("price", "--model", "gpt-realtime", "--at", "2026-11-22T12:00:00Z", "-", "--output", "json")
+    told = json.loads(talktime(*command, stdin=DONE, **NO_LEDGER).stdout)
+    assert (told["cost_usd"], told["meters"]) == ("0.006400000", {"audio_in": 100, "audio_out": 50})
+    assert [line["usd"] for line in told["lines"]] == ["0.003200000", "0.003200000"]
+
+
+def test_compare_shows_published_beside_computed(talktime: Run) -> None:
+    told = json.loads(talktime("compare", "--preset", "published-gemini", "-o", "json", **NO_LEDGER).stdout)
+    (model,) = told["models"]
+    assert (model["model"], model["session_usd"], model["transport_percent"]) == (
+        "gemini-2.0-flash-live",
+        "2.2004",
+        "12.0",
+    )
+    assert told["clocks"]["google"]["audio_in"] == "698.4"
+    assert [row["published"] for row in told["published"]][:2] == ["0.074", "2.21"]
+    assert told["first_audio"]["measured"] is False
+    assert "/absent/token" in told["first_audio"]["missing"]
+
+
+def test_compare_takes_any_card_and_shape(talktime: Run, card: str) -> None:
+    (Path(card) / "other.yaml").write_text(
+        CARD.replace("mini", "other").replace('"10"}', '"10"}, audio_out: {free: true}')
+    )
+    shape = ("--minutes", "1", "--turns", "1", "--text-tokens", "0", "--silence-share", "0", "--context-cap", "0")
+    command = ("compare", "-r", card, "-m", "other", *shape, "--at", "2026-11-22", "--offline", "-o", "csv")
+    (row,) = csv.DictReader(io.StringIO(talktime(*command).stdout))
+    assert row["session_usd"] == "0.0030"  # 30 s x 10 tokens x 10 USD a million
+    assert row["first_audio_median_ms"] == ""
+
+
+def test_economics_recommends_in_one_sentence(talktime: Run) -> None:
+    told = json.loads(talktime("economics", "-o", "json").stdout)
+    assert [row["first_profit_sessions"] for row in told["break_even"]] == [667, 7501]
+    assert told["published"][-1]["difference_usd"] == "200.00"
+    assert told["recommendation"].count(".") == 1
+    stated = talktime("economics", "-s", "3000", "--peak", "1200", "--node-price", "10", "-o", "json")
+    assert json.loads(stated.stdout)["months"][0]["nodes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("compare", "-m", "gpt-9"), 1, "--model: no RateCard for model 'gpt-9'"),
+        (("compare", "-m", "gpt-realtime", "--at", "2020-01-01"), 1, "no entry in force"),
+        (("compare", "-m", "gpt-4o-transcribe", "--offline"), 1, "no price for audio_out"),
+        (("compare", "--at", "noon"), 2, "--at: 'noon' is not a time"),
+        (("compare", "--transport", "pigeon"), 2, "--transport: no such transport card"),
+        (("compare", "-r", "/absent"), 2, "/absent: No such file"),
+        (("compare", "--project", "study"), 2, "NAMESPACE/NAME"),
+        (("economics", "--peak", "5"), 2, "--peak: 5 at once of how many"),
+        (("economics", "--managed", "gpt-realtime"), 2, "--managed: no transport card"),
+        (("economics", "--from-ledger"), 1, "ledger: no ledger token at /absent/token"),
+    ],
+)
+def test_prices_fail_in_one_line(talktime: Run, arguments: tuple[str, ...], code: int, says: str) -> None:
+    done = talktime(*arguments, **NO_LEDGER)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert (len(done.stderr.strip().splitlines()), done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("command", ["price", "compare", "economics"])
+def test_help_has_examples(talktime: Run, command: str) -> None:
+    told = talktime(command, "--help").stdout
+    assert f"  talktime {command}" in told.split("Examples:")[1]
+    assert "Exit code" in told

@@ -32,6 +32,25 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Silence:
+    """The ledger does not answer. ``since``: its last answer, or when we began to ask; ``reason``: one of
+    `LedgerUnreachable` (no connection, no answer), `LedgerFailing` (it answers 5xx: its database), `TokenRefused`.
+    """
+
+    since: datetime
+    reason: Literal["LedgerUnreachable", "LedgerFailing", "TokenRefused"]
+    detail: str
+
+
+_SILENCE_FIX = {
+    "LedgerUnreachable": "look at the pods of talktime-ledger and the way to them",
+    "LedgerFailing": "it runs and fails: look at its database and at the logs of talktime-ledger",
+    "TokenRefused": "it does not take the operator's ServiceAccount token: look at ledger.issuer and the logs of"
+    " talktime-ledger",
+}
+
+
+@dataclass(frozen=True)
 class PoolView:
     """What a Project needs to know of its pool."""
 
@@ -51,17 +70,20 @@ def paused(is_paused: bool) -> Finding:
     return Finding("Paused", "False", "NotPaused")
 
 
-def ledger_reachable(reachable: bool | None, problem: str) -> Finding:
+def ledger_reachable(reachable: bool | None, silence: Silence | None) -> Finding:
+    """The message changes with the reason only: an outage is one write per Project, however long."""
     if reachable is None:
         return Finding("LedgerReachable", "Unknown", "Connecting", "the ledger has not answered yet")
     if reachable:
         return Finding("LedgerReachable", "True", "Answering")
+    if silence is None:
+        return Finding("LedgerReachable", "False", "LedgerUnreachable", _SILENCE_FIX["LedgerUnreachable"])
     return Finding(
         "LedgerReachable",
         "False",
-        "LedgerUnreachable",
-        "no new sessions, live ones use what they reserved; look at the pods of talktime-ledger"
-        f" ({problem or 'no answer'})",
+        silence.reason,
+        f"no answer since {silence.since:%Y-%m-%dT%H:%M:%SZ}: no new sessions, live ones use what they reserved,"
+        f" amounts are those of then; {_SILENCE_FIX[silence.reason]} ({silence.detail or 'no answer'})",
     )
 
 
@@ -214,10 +236,17 @@ def media_healthy(spec: ProjectSpec, namespace: str, pool: PoolView | None, pool
     return Finding(kind, "Unknown", "PoolUnknown", f"SFUPool {name!r}: {pool.message or 'no data yet'}")
 
 
-def metrics_fresh(unknown_pods: Sequence[str], have_ledger: bool) -> Finding:
+def metrics_fresh(unknown_pods: Sequence[str], have_ledger: bool, reachable: bool | None = True) -> Finding:
     if unknown_pods:
         shown = ", ".join(sorted(unknown_pods)[:3])
         return Finding("MetricsFresh", "False", "LoadUnknown", f"replicas are kept: /worker of {shown} does not answer")
+    if reachable is False:
+        return Finding(
+            "MetricsFresh",
+            "False",
+            "LedgerSilent",
+            "replicas are kept, amounts are the last known: see LedgerReachable",
+        )
     if not have_ledger:
         return Finding(
             "MetricsFresh", "Unknown", "LedgerSilent", "replicas are kept: the ledger has not counted sessions"

@@ -7,13 +7,15 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 from talktime_ledger.client import LedgerClient, LedgerError, NotFound, Unauthorized, Unavailable
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import PoolPush, ProjectPush, ProjectStatus, SpendRow
 
+from talktime_operator.conditions import Silence
 from talktime_operator.names import Key
 
 logger = logging.getLogger(__name__)
@@ -30,17 +32,20 @@ class LedgerSync:
         changed: Callable[[Key], None],
         reconnected: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
         self._grace = grace
         self._changed = changed
         self._reconnected = reconnected
         self._clock = clock
+        self._wall = wall
         self._started = clock()
+        self._answered_at = wall()
         self._last_ok: float | None = None
         self._pushed: dict[tuple[str, Key], str] = {}
         self._told: bool | None = None
-        self.problem = ""
+        self.silence: Silence | None = None
         self.statuses: dict[Key, ProjectStatus] = {}
         self.spend: tuple[SpendRow, ...] | None = None
 
@@ -100,13 +105,22 @@ class LedgerSync:
         try:
             answer = await call
         except (Unavailable, Unauthorized) as error:
-            self.problem = str(error)[:200]
+            self._failed(error)
             raise
         except LedgerError:
-            self._last_ok, self.problem = self._clock(), ""
+            self._heard()
             raise
-        self._last_ok, self.problem = self._clock(), ""
+        self._heard()
         return answer
+
+    def _heard(self) -> None:
+        self._last_ok, self._answered_at, self.silence = self._clock(), self._wall(), None
+
+    def _failed(self, error: LedgerError) -> None:
+        """The first failure of each kind is kept: what differs in every try would be a write per Project each time."""
+        reason = silence_reason(error)
+        if self.silence is None or self.silence.reason != reason:
+            self.silence = Silence(self._answered_at, reason, str(error)[:200])
 
     async def refresh(self) -> None:
         """All statuses at once: the safety net below the stream, and the sign of life."""
@@ -147,6 +161,13 @@ class LedgerSync:
                 except LedgerError:
                     continue
                 self._changed(key)
+
+
+def silence_reason(error: LedgerError) -> Literal["LedgerUnreachable", "LedgerFailing", "TokenRefused"]:
+    """What kind of silence a failed call is."""
+    if isinstance(error, Unauthorized):
+        return "TokenRefused"
+    return "LedgerFailing" if error.status >= 500 else "LedgerUnreachable"
 
 
 def _content(status: ProjectStatus | None) -> dict[str, object] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 from talktime_ledger.client import LedgerClient
 from talktime_ledger.wire import PoolPush
+from talktime_operator.conditions import Silence
 from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.names import Key
 
@@ -18,12 +20,15 @@ PUSH = PoolPush(publicURL="ws://a", internalURL="ws://a")
 class Server:
     def __init__(self) -> None:
         self.up = True
+        self.status = 200
         self.calls: list[str] = []
         self.projects: list[dict[str, object]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if not self.up:
             raise httpx.ConnectError("down")
+        if self.status != 200:
+            return httpx.Response(self.status, json={})
         self.calls.append(f"{request.method} {request.url.path}")
         if request.url.path == "/v1/projects":
             return httpx.Response(200, content=json.dumps({"projects": self.projects}))
@@ -93,7 +98,36 @@ async def test_reachability_is_three_valued_and_told_on_change(
     clock[0] = 21
     await sync.refresh()
     assert (sync.reachable, told.everyone) == (False, 2)
-    assert "ConnectError" in sync.problem
+    assert sync.silence is not None
+    assert "ConnectError" in sync.silence.detail
+
+
+async def test_the_silence_says_since_when_and_of_what_kind_and_changes_with_the_kind_only(
+    server: Server, told: Told, clock: list[float]
+) -> None:
+    began = datetime(2026, 11, 22, 15, tzinfo=UTC)
+    client = LedgerClient("http://ledger", token_path=None, patience_sec=0, transport=httpx.MockTransport(server))
+    sync = LedgerSync(
+        client, 20, told.keys.append, told.all, lambda: clock[0], lambda: began + timedelta(seconds=clock[0])
+    )
+    clock[0] = 7
+    await sync.refresh()
+    assert (sync.reachable, sync.silence) == (True, None)
+    kinds: list[Silence | None] = []
+    for answer in (None, None, 503, 503, 401):
+        server.up, server.status = answer is not None, answer or 200
+        clock[0] += 10
+        await sync.refresh()
+        kinds.append(sync.silence)
+    assert [kind.reason for kind in kinds if kind] == [
+        "LedgerUnreachable", "LedgerUnreachable", "LedgerFailing", "LedgerFailing", "TokenRefused"
+    ]  # fmt: skip
+    assert {kind.since for kind in kinds if kind} == {began + timedelta(seconds=7)}
+    assert kinds[0] is kinds[1]
+    assert sync.reachable is False
+    server.up, server.status = True, 200
+    await sync.refresh()
+    assert (sync.reachable, sync.silence) == (True, None)
 
 
 async def test_a_ledger_that_never_answers_becomes_unreachable(sync: LedgerSync, clock: list[float]) -> None:

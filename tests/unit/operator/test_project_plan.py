@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from talktime_operator.children.access_secret import derive_access_keys
 from talktime_operator.children.agent_deployment import AgentSettings
 from talktime_operator.children.agent_record import Record
 from talktime_operator.children.livekit_secret import LiveKitAccess
-from talktime_operator.conditions import Finding, PoolView
+from talktime_operator.conditions import Finding, PoolView, Silence
 from talktime_operator.names import Key
 from talktime_operator.observed import Child, Pod, Resource
 from talktime_operator.projects.plan import Seen, plan, plan_invalid
@@ -40,7 +40,7 @@ def seen(
             "loads": {},
             "ledger": ledger_status(),
             "ledger_reachable": True,
-            "ledger_problem": "",
+            "ledger_silence": None,
             "instructions": "Ask.",
             "instructions_problem": "",
             "record": Record(0, derive_access_keys(b"seed", "uid-1", 0).hashes(), ""),
@@ -128,6 +128,24 @@ def test_a_silent_ledger_keeps_the_amounts_that_were_known(seen: Callable[..., S
     assert made.status["sessions"] == {"open": 3}
     assert made.decision is not None
     assert made.decision.replicas == 4
+
+
+def test_while_the_ledger_is_silent_the_status_keeps_its_amounts_and_says_since_when(
+    seen: Callable[..., Seen], key: Key, now: datetime
+) -> None:
+    before = plan(seen(deployment=_deployment(key, 4))).status
+    silence = Silence(datetime(2026, 11, 22, 15, 4, 5, tzinfo=UTC), "LedgerFailing", "HTTP 503")
+    gone = {"ledger_reachable": False, "ledger_silence": silence, "deployment": _deployment(key, 4)}
+    made = plan(seen(status=before, **gone))
+    later = plan(seen(status=made.status, now=now + timedelta(minutes=10), **gone))
+    assert (made.status["budget"], made.status["sessions"]) == (before["budget"], before["sessions"])
+    found = {c["type"]: c for c in made.status["conditions"]}
+    reachable = found["LedgerReachable"]
+    assert (reachable["status"], reachable["reason"]) == ("False", "LedgerFailing")
+    assert "since 2026-11-22T15:04:05Z" in reachable["message"]
+    assert (found["MetricsFresh"]["status"], found["MetricsFresh"]["reason"]) == ("False", "LedgerSilent")
+    assert (found["Ready"]["status"], found["Ready"]["reason"]) == ("False", "LedgerFailing")
+    assert later.status == made.status, "ten minutes of it are one write, and its transition time stays"
 
 
 def test_a_stale_answer_of_a_ledger_that_is_gone_does_not_scale(seen: Callable[..., Seen], key: Key) -> None:

@@ -42,7 +42,7 @@ class Seen:
     loads: Mapping[str, int | None]
     ledger: ProjectStatus | None
     ledger_reachable: bool | None
-    ledger_problem: str
+    ledger_silence: conditions.Silence | None
     instructions: str | None
     instructions_problem: str
     record: Record
@@ -163,13 +163,13 @@ def _findings(seen: Seen, workers: Sequence[Worker]) -> list[Finding]:
     unknown = [w.name for w in workers if w.ready and w.jobs is None]
     findings = [
         conditions.paused(seen.resource.paused),
-        conditions.ledger_reachable(seen.ledger_reachable, seen.ledger_problem),
+        conditions.ledger_reachable(seen.ledger_reachable, seen.ledger_silence),
         conditions.price_known(spec, seen.ledger),
         conditions.budget_feasible(seen.ledger),
         conditions.budget_available(spec, seen.ledger),
         conditions.credentials_valid(seen.resource.key, spec, seen.pods, seen.ledger),
         conditions.media_healthy(spec, seen.release_namespace, seen.pool, seen.pool_names),
-        conditions.metrics_fresh(unknown, seen.ledger is not None),
+        conditions.metrics_fresh(unknown, seen.ledger is not None, seen.ledger_reachable),
     ]
     ready_agents = sum(1 for p in seen.pods if p.live and p.ready)
     ready = conditions.project_ready(findings, ready_agents, spec.agent.min_replicas)

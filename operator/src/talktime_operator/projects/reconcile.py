@@ -116,7 +116,7 @@ class Projects:
             loads={p.uid: self._loads.jobs(p.uid) for p in pods},
             ledger=self._known(resource),
             ledger_reachable=self._ledger.reachable,
-            ledger_problem=self._ledger.problem,
+            ledger_silence=self._ledger.silence,
             instructions=instructions,
             instructions_problem=problem,
             record=record,
@@ -231,7 +231,7 @@ class Projects:
             seen,
             ledger=self._known(seen.resource),
             ledger_reachable=self._ledger.reachable,
-            ledger_problem=self._ledger.problem,
+            ledger_silence=self._ledger.silence,
         )
 
     async def _write(self, resource: Resource[ProjectSpec], planned: Plan) -> float:

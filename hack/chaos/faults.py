@@ -71,7 +71,8 @@ def kill_ledger(house: House) -> int:
 def cut_from_ledger(house: House, victim: Victim) -> Iterator[None]:
     """The victim's pod cannot reach the ledger's Service while the block runs: packets vanish, in its network alone."""
     address = house.kube.json("-n", NAMESPACE, "get", "service", "talktime-ledger")["spec"]["clusterIP"]
-    rules = f"table inet {TABLE} {{ chain out {{ type filter hook output priority 0; ip daddr {address} drop; }} }}"
+    chain = f"type filter hook output priority 0; policy accept;\nip daddr {address} drop"
+    rules = f"table inet {TABLE} {{\nchain out {{\n{chain}\n}}\n}}\n"
     # Held open, so that the network can be mended after the process is gone.
     network = os.open(f"/proc/{victim.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     enter = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{network}", "--", "nft"]

@@ -79,10 +79,8 @@ class House:
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """Rows of one SELECT on the ledger's database; NUMERIC is Decimal. Raises RuntimeError when it is not there."""
-        wrapped = f"SELECT coalesce(json_agg(found), '[]') FROM ({query}) found"
-        inside = ["-n", NAMESPACE, "exec", "talktime-postgres-0", "--", "sh", "-c", PSQL, "sh", wrapped]
-        answer: list[dict[str, Any]] = json.loads(self.kube(*inside), parse_float=Decimal)
-        return answer
+        inside = ["-n", NAMESPACE, "exec", "talktime-postgres-0", "--", "sh", "-c", PSQL, "sh", as_json(query)]
+        return parsed(self.kube(*inside))
 
     def pids(self, command: str, among: str = "") -> list[int]:
         """Machine pids of processes in this cluster's pods whose command line matches. `among`: part of the cgroup."""
@@ -115,6 +113,17 @@ class House:
                     return [json.loads(line) for line in answer.read().decode().splitlines()]
 
             yield read
+
+
+def as_json(query: str) -> str:
+    """The SELECT that answers with all rows as one JSON list."""
+    return f"SELECT coalesce(json_agg(found), '[]') FROM ({query}) found"
+
+
+def parsed(rows: str) -> list[dict[str, Any]]:
+    """What such a SELECT said; numbers with a point are Decimal."""
+    found: list[dict[str, Any]] = json.loads(rows, parse_float=Decimal)
+    return found
 
 
 def eventually(what: str, probe: Callable[[], T | None], seconds: float, every: float = 0.5) -> T:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from talktime_ledger.core.meters import INPUTS, OUTPUTS, Meter
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.pricing import price, price_or_bound
-from talktime_ledger.core.rates import RateSnapshot
+from talktime_ledger.core.rates import Price, PriceUnknown, RateBook, RateCard, RateEntry, RateSnapshot
 from talktime_ledger.core.usage import UsageError, UsageMissing
 from talktime_ledger.core.usage_gemini import gemini_meters, usage_from_gemini_metadata
 from talktime_ledger.core.usage_seconds import cumulative_seconds, reached, usage_from_cumulative
@@ -26,6 +26,8 @@ from talktime_ledger.core.worst_case_gemini import (
     thoughts_bound,
 )
 from talktime_ledger.core.worst_cases import GEMINI, OPENAI, worst_cases
+from talktime_ledger.desk.pricing import HOLD, feasible, legs_for
+from talktime_ledger.resources.project import AgentSpec, Api, Provider
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GEMINI_38 = RateSnapshot(
@@ -291,3 +293,36 @@ def test_repeated_and_reordered_reports_add_up_to_the_last_value(reports: list[t
 def test_seconds_that_are_none_are_an_error(report: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="seconds"):
         cumulative_seconds(report)
+
+
+def gemini_provider(**more: Any) -> Provider:
+    told = {
+        "name": "backup",
+        "api": "GeminiLive",
+        "model": "gemini-3.8-live",
+        "secretRef": {"name": "s", "key": "google"},
+        "caps": {"contextTokens": 8000, "responseSeconds": 60},
+    }
+    return Provider.model_validate({**told, **more})
+
+
+def test_a_gemini_provider_is_priced_without_transcription_and_held_twice() -> None:
+    card = RateCard(
+        "c", "google", "gemini-3.8-live", (RateEntry(AT, {m: Price(p) for m, p in GEMINI_38.prices.items()}),)
+    )
+    legs = legs_for(gemini_provider(), RateBook((card,)), AT)
+    assert legs.transcription is None
+    agent = AgentSpec.model_validate({"instructions": "x" * 1900})
+    verdict = feasible(gemini_provider(), agent, agent.instructions or "", Decimal("0.2"), legs)
+    caps = Caps(8000, 60)
+    words = instruction_tokens_bound(agent.instructions or "", (agent.wrap_up or "", agent.closing or ""))
+    assert verdict.w >= gemini_capped_response_bound(legs, caps, instruction_tokens=words)
+    assert verdict.needed == verdict.goodbye + 4 * HOLD[Api.GEMINI_LIVE] * verdict.w
+    assert not verdict.ok
+    assert "8 x worst response" in verdict.message
+    assert feasible(gemini_provider(), agent, "", Decimal(1), legs).ok
+
+
+def test_a_gemini_model_without_a_card_is_refused() -> None:
+    with pytest.raises(PriceUnknown, match=r"gemini-3\.9-live"):
+        legs_for(gemini_provider(model="gemini-3.9-live"), RateBook(), AT)

@@ -161,8 +161,8 @@ def _text() -> str:
         rates = prices.model(model)
         low, high = text_bounds(rates, claims.text_tokens)
         lines.append(
-            f"- {model}: {claims.text_tokens:,} x {_plain(rates.price(Meter.TEXT_IN))} / 1,000,000 = {shown(low, 5)} USD "
-            f"as input, x {_plain(rates.price(Meter.TEXT_OUT))} = {shown(high, 5)} USD as output"
+            f"- {model}: {claims.text_tokens:,} x {_plain(rates.price(Meter.TEXT_IN))} / 1,000,000 = {shown(low, 5)} "
+            f"USD as input, x {_plain(rates.price(Meter.TEXT_OUT))} = {shown(high, 5)} USD as output"
         )
     return "\n".join(lines)
 

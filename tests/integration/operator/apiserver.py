@@ -181,7 +181,7 @@ def install_crds(server: ApiServer) -> None:
         deadline = time.monotonic() + 30
         while names and time.monotonic() < deadline:
             crd = client.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{names[0]}").json()
-            conditions = {c["type"]: c for c in crd.get("status", {}).get("conditions", [])}
+            conditions = {c["type"]: c for c in (crd.get("status") or {}).get("conditions") or []}
             assert conditions.get("NonStructuralSchema", {}).get("status") != "True", conditions
             if conditions.get("Established", {}).get("status") == "True":
                 names.pop(0)

@@ -66,7 +66,7 @@ class RateEntry(Spec):
     meters: dict[MeterName, MeterRate] = Field(min_length=1, max_length=32)
     free_allowance: dict[MeterName, FreeAllowance] = Field(
         default_factory=dict,
-        max_length=32,
+        max_length=8,
         description="By meter: the free quota of a provider account, or what a plan's monthly fee includes. "
         "It belongs to the account, not to a session: sessions are priced without it, reconcile and economics show it.",
     )

@@ -916,7 +916,8 @@ def test_with_one_w_for_a_lost_agent_the_machine_finds_unpaid_speech(
 def cut_off_and_replayed(world: World) -> None:
     """ADR 4's example: one spends all it holds unheard and is swept, others take what is free, its spool comes back."""
     machine = machine_of(world)()
-    machine.begin(("0.15", "0.04"), capped=False, transport=False, soft=80, together=False)
+    # Enough for the two that are open, and for one more only with what a sweep releases.
+    machine.begin(("0.1", "0.04"), capped=False, transport=False, soft=80, together=False)
     lost_one, other = (one.agents[0] for one in machine.interviews[:2])
     while lost_one.start(machine.now):
         lost_one.finish(4)

@@ -249,6 +249,8 @@ def answer(
         hard_at=session.hard_at or (now if hard else None),
         wrap_up_at=now if wrap_up else session.wrap_up_at,
     )
+    # The transport reserve is not the agent's, so it never hears of it.
+    held = max(ZERO, after.reserved - after.transport_hold_usd)
     state = GrantState.FINAL if final or hard else GrantState.SOFT if soft else GrantState.OK
     grant = Grant(
         n=request.n,
@@ -256,8 +258,8 @@ def answer(
         reason=verdict.reason,
         wrap_up=wrap_up,
         wrap_up_minutes=minutes,
-        reserved=after.reserved,
-        goodbye=min(session.fixed, after.reserved),
+        reserved=held,
+        goodbye=min(session.goodbye_usd, held),
         posted=after.posted,
         session_limit=after.limit_usd,
         limit_state=verdict.state,

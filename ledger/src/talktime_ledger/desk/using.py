@@ -138,7 +138,7 @@ async def _again(
     if spent.here or taken:
         await accounts.settle(connection, session.account_id, Move(spent.here, -taken))
     stored = Grant.model_validate(session.last_answer)
-    reserved = min(stored.reserved, session.reserved - taken)
+    reserved = min(stored.reserved, max(ZERO, session.reserved - taken - session.transport_hold_usd))
     answer = stored.model_copy(
         update={
             "reserved": reserved,

@@ -156,7 +156,7 @@ def _implied_clock() -> str:
 
 def _text() -> str:
     prices, claims = _Prices(), published()
-    lines = []
+    lines = [f"- the article: {claims.text_usd} USD"]
     for model in claims.models:
         rates = prices.model(model)
         low, high = text_bounds(rates, claims.text_tokens)

@@ -7,7 +7,7 @@ card, a token clock and a shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -187,11 +187,6 @@ def steps_to_true(rates: RateSnapshot, claim: Claim, published: Published, shape
     )
     before = [claim.session, *(amount for _, amount in stages)]
     return [Step(rates.model, why, amount, amount - was) for (why, amount), was in zip(stages, before, strict=False)]
-
-
-def costs_by_model(estimates: Iterable[Estimate]) -> Mapping[str, Decimal]:
-    """USD of AI per session by model."""
-    return {e.rates.model: e.ai for e in estimates}
 
 
 def fits_no_row(published: Published, claims: Sequence[Claim]) -> list[tuple[str, Decimal]]:

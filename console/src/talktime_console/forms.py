@@ -5,6 +5,7 @@ One of these, a list of them, JSON lines of them, or an object holding a list as
 - OpenAI: ``response.done`` and input transcription events, a bare ``response``, a bare ``usage``;
 - Gemini Live: server messages with ``usageMetadata`` in the order they came (the last snapshot of a generation
   counts), or a bare ``usageMetadata`` (each a generation of its own); camelCase as on the wire, or snake_case;
+- GPT-Live ``session.usage.updated``: seconds since the session began, so the highest report counts;
 - ``{"meters": {...}}`` with optional ``key``, ``model``, ``occurred_at`` or ``at`` (the ledger's and the simulator's);
 - bare meters, ``{"audio_in": 120}``;
 - a session with its ``costs`` (``GET /v1/sessions/{id}``, ``talktime sessions --output json``).
@@ -13,11 +14,11 @@ One of these, a list of them, JSON lines of them, or an object holding a list as
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from talktime_ledger.core.meters import MeterError, counts
+from talktime_ledger.core.meters import Meter, MeterError, counts
 from talktime_ledger.core.usage import (
     UsageError,
     openai_response_meters,
@@ -25,11 +26,13 @@ from talktime_ledger.core.usage import (
     usage_from_openai_transcription,
 )
 from talktime_ledger.core.usage_gemini import gemini_meters
+from talktime_ledger.core.usage_seconds import cumulative_seconds, reached
 
 from .gemini_messages import GeminiTurns, camel, is_message, is_metadata
 from .problems import InputError
 from .session_dump import Item, items_of_session
 
+CUMULATIVE = "session.usage.updated"
 TRANSCRIPTION = "conversation.item.input_audio_transcription.completed"
 LISTS = ("usages", "sessions", "rows")
 # The events carry no time of their own; --at tells it.
@@ -61,7 +64,10 @@ def items_of(data: Any, source: str) -> list[Item]:
     turns = GeminiTurns()
     for row in rows:
         for item in _items(row, turns):
-            found[(item.identity or f"\0{len(found)}", item.name)] = item
+            key = (item.identity or f"\0{len(found)}", item.name)
+            if item.identity == CUMULATIVE and key in found:
+                item = replace(item, meters=reached(item.meters, found[key].meters))
+            found[key] = item
     if not found:
         raise InputError("nothing in it was billed", field=rows[0].place if rows else source, fix=_EVENTS)
     return list(found.values())
@@ -114,6 +120,8 @@ def _read(value: Mapping[str, Any], place: str, turns: GeminiTurns) -> Iterator[
     elif kind == TRANSCRIPTION:
         usage = usage_from_openai_transcription(value, provider="", model="", occurred_at=_NO_TIME)
         yield Item(usage.key, usage.meters, identity="transcription")
+    elif kind == CUMULATIVE:
+        yield Item(str(value.get("session_id") or "session"), _seconds(value), identity=CUMULATIVE)
     elif "costs" in value or "session" in value:
         yield from items_of_session(value, moment)
     elif "meters" in value:
@@ -128,6 +136,14 @@ def _read(value: Mapping[str, Any], place: str, turns: GeminiTurns) -> Iterator[
     elif value and not isinstance(kind, str):
         yield Item(place, counts(value))
     # anything else with a type is a protocol event without a bill
+
+
+def _seconds(event: Mapping[str, Any]) -> dict[Meter, int]:
+    usage = event.get("usage")
+    if not isinstance(usage, Mapping):
+        raise UsageError("usage is not an object")
+    active = {Meter.ACTIVE_SECONDS.value: usage["seconds"]} if "seconds" in usage else {}
+    return {meter: count for meter, count in cumulative_seconds({**usage, **active}).items() if count}
 
 
 def _metered(row: Mapping[str, Any], place: str) -> Item:

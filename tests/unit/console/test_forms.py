@@ -123,6 +123,19 @@ def test_the_last_snapshot_of_a_gemini_generation_counts() -> None:
     ]
 
 
+def test_the_highest_report_of_a_session_billed_by_time_counts() -> None:
+    def report(**usage: Any) -> dict[str, Any]:
+        return {"type": "session.usage.updated", "usage": usage}
+
+    rows = [report(seconds=10), report(seconds=59.2), report(seconds=30), report(seconds=59.2, standby_seconds=5)]
+    (item,) = items_of(rows, "u")
+    assert item.meters[Meter.ACTIVE_SECONDS] == 60
+    (priced,) = price_items([item], CARDS, "gpt-live-1.1", AT, None)
+    assert abs(priced.usd - Decimal("0.05") - Decimal("0.02") * 5 / 60) < Decimal("1e-9")
+    (minute,) = price_items(items_of(report(seconds=60), "u"), CARDS, "gpt-live-1", AT, None)
+    assert minute.usd == Decimal("0.05")
+
+
 def session(**changes: Any) -> dict[str, Any]:
     row = {
         "session_id": "s",
@@ -186,6 +199,8 @@ def test_what_was_transcribed_is_priced_by_the_model_that_did() -> None:
         ({"type": "response.done"}, "response is not an object"),
         ({"usage": 7}, "usage is not an object"),
         ({"usageMetadata": 7}, "usageMetadata is not an object"),
+        ({"type": "session.usage.updated", "usage": {"seconds": "9"}}, "active_seconds: '9'"),
+        ({"type": "session.usage.updated"}, "usage is not an object"),
         ({"promptTokenCount": 1.5}, "promptTokenCount: 1.5"),
         ({"promptTokenCount": 5, "promptTokensDetails": {}}, None),
         ({"promptTokenCount": 5, "promptTokensDetails": "x"}, "promptTokensDetails is not a list"),

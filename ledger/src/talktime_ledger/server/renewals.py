@@ -49,7 +49,10 @@ class Renewals:
         try:
             while queue:
                 taken = [queue.popleft() for _ in range(min(len(queue), MOST_TOGETHER))]
-                await self._settle(names, taken)
+                # Who gave up waiting (time is bounded) asks again.
+                wanted = [one for one in taken if not one[1].done()]
+                if wanted:
+                    await self._settle(names, wanted)
         finally:
             del self._waiting[names]
 

@@ -38,6 +38,8 @@ DEFAULT_VOICE = "Puck"
 CONNECT_MILLISECONDS = 10_000
 # Of the time that a goAway leaves, kept for closing and connecting anew.
 LEAVE_SECONDS = 3.0
+# Usage that does not come with the end of its turn comes about a second later.
+USAGE_SECONDS = 1.5
 
 
 class ListeningGate(Gate, Protocol):
@@ -55,10 +57,11 @@ class GeminiSession(realtime.RealtimeSession):
         self._gate = gate
         self._listener = listener
         self._ears = Ears()
-        self._open: set[str] = set()
         self._leaving: asyncio.Task[None] | None = None
+        self._kept: list[Any] = []
         self._idle = asyncio.Event()
         self._idle.set()
+        self._usage_told = asyncio.Event()
         super().__init__(model)
 
     def generate_reply(
@@ -88,6 +91,10 @@ class GeminiSession(realtime.RealtimeSession):
                 super().push_audio(heard)
 
     def _send_client_event(self, event: Any) -> None:
+        if self._between_connections:
+            # An answer that began now would be cut off: it is asked for on the next connection.
+            self._kept.append(event)
+            return
         # Whatever completes a turn is answered, and a tool's result is, too.
         asks = isinstance(event, types.LiveClientContent) and event.turn_complete is not False
         if asks or isinstance(event, types.LiveClientToolResponse):
@@ -100,6 +107,13 @@ class GeminiSession(realtime.RealtimeSession):
         """Every message is told before the plugin sees it: it drops usage it has no generation for."""
         self._listener({"type": "connected", "connection": session.session_id or f"live_{uuid.uuid4().hex}"})
         self._idle.set()
+        if self._leaving is not None:
+            # It may have been cut off before it left.
+            self._leaving.cancel()
+            self._leaving = None
+        kept, self._kept = self._kept, []
+        for event in kept:
+            self._send_client_event(event)
         receive = session.receive
 
         async def told() -> AsyncIterator[types.LiveServerMessage]:
@@ -114,15 +128,24 @@ class GeminiSession(realtime.RealtimeSession):
         await super()._recv_task(session)
 
     def _note(self, event: Mapping[str, Any]) -> None:
-        """Whether a turn of the model is going on, for `_handle_go_away`."""
+        """Whether a turn of the model is going on, and its usage known, for `_leave`."""
         if event["output"]:
             self._idle.clear()
+        if "usageMetadata" in event:
+            self._usage_told.set()
         if event["turnComplete"]:
             self._idle.set()
+            if "usageMetadata" not in event:
+                self._usage_told.clear()
+
+    @property
+    def _between_connections(self) -> bool:
+        """The old connection has given its last answer, the next one is not there yet."""
+        return self._leaving is not None and self._idle.is_set()
 
     def _handle_go_away(self, go_away: types.LiveServerGoAway) -> None:
         """The plugin would drop the connection at once, and with it the usage of the answer that is being given."""
-        if self._leaving is None or self._leaving.done():
+        if self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(go_away))
 
     async def _leave(self, go_away: types.LiveServerGoAway) -> None:
@@ -130,8 +153,8 @@ class GeminiSession(realtime.RealtimeSession):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._idle.wait()
-                # Its usage may come about a second after the turn.
-                await asyncio.sleep(min(1.5, left))
+                async with asyncio.timeout(USAGE_SECONDS):
+                    await self._usage_told.wait()
         super()._handle_go_away(go_away)
 
     async def aclose(self) -> None:

@@ -230,6 +230,11 @@ async def test_a_go_away_waits_for_the_answer_that_is_being_given() -> None:
         await asyncio.sleep(0)
         assert not made._session_should_close.is_set()
         made._note({"output": False, "turnComplete": True})
+        # Nothing more is asked of this connection; the next one gets it.
+        made.push_audio(frame(loud=True))
+        assert made._msg_ch.empty()
+        assert made._kept
+        made._note({"output": False, "turnComplete": False, "usageMetadata": {}})
         assert made._leaving is not None
         await asyncio.wait_for(made._leaving, 5)
         assert made._session_should_close.is_set()

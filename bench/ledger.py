@@ -192,6 +192,7 @@ def main() -> int:
             people = asyncio.run(filled([server.port for server in servers], issuer, size))
             result = Bench(database, servers, home, size).run(people)
             result |= {"ledger_processes": count, "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)}
+            result["told_to_wait"] = sum(agent.told_to_wait for agent in (*people.hot, *people.many))
             result["adds_up"] = asyncio.run(adds_up(database.dsn, "bare"))
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -130,10 +130,14 @@ async def at_intervals(
     ports: Sequence[int], agents: Sequence[Agent], every_sec: float, seconds: float, chance: random.Random
 ) -> Measured:
     """Every agent asks each `every_sec`, at a phase of its own; a call's time counts from when it was due."""
-    lines = await connected(ports, len(agents))
     begun = time.perf_counter() + 0.2
+    lines: list[Line] = []
 
-    async def run(line: Line, agent: Agent, due: float) -> None:
+    async def run(port: int, agent: Agent, due: float) -> None:
+        # Dialled when it is first due, like an agent: the ledger hangs up on who says nothing.
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        (line,) = await connected([port], 1)
+        lines.append(line)
         while due < begun + seconds:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             await answered(line, agent)
@@ -141,8 +145,9 @@ async def at_intervals(
             due += every_sec
 
     async def all_run() -> None:
+        spread = [ports[index % len(ports)] for index in range(len(agents))]
         phases = [begun + chance.uniform(0, every_sec) for _ in agents]
-        await asyncio.gather(*(run(*one) for one in zip(lines, agents, phases, strict=True)))
+        await asyncio.gather(*(run(*one) for one in zip(spread, agents, phases, strict=True)))
 
     return await _measured(lines, agents, all_run)
 

@@ -503,10 +503,17 @@ class Close(Wire):
     events: tuple[SessionEvent, ...] = Field((), max_length=100)
 
 
-class Transport(Wire):
-    """Cumulative seconds per participant identity."""
+ConnectionSeconds = dict[Label, Annotated[int, Field(ge=0, le=10**8)]]
 
-    participant_seconds: dict[Label, Annotated[int, Field(ge=0, le=10**8)]] = Field(max_length=100)
+
+class Transport(Wire):
+    """Seconds since their join of a room's connections, by `<identity>/<participant sid>`: how long each was seen (the
+    longest counts), when at the latest it was over (the earliest counts), when exactly it left (final).
+    """
+
+    participant_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
+    gone_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
+    left_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
     mode: Literal["selfhosted", "cloud"] = "selfhosted"
 
 

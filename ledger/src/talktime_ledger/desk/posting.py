@@ -171,9 +171,11 @@ def given_back(amount: Decimal, paid: Sequence[tuple[int, Decimal]], present: in
     return [*parts, (present, left)] if left else parts
 
 
-async def post_transport(connection: Connection, session: SessionState, entry: Entry, rates: RateSnapshot) -> None:
-    """Books one step of the transport leg."""
-    snapshot_id = await store.keep_snapshot(connection, rates)
+async def post_transport(
+    connection: Connection, session: SessionState, entry: Entry, rates: RateSnapshot | None
+) -> None:
+    """Books one step of the transport leg; `rates` None: an amount goes back as it came."""
+    snapshot_id = await store.keep_snapshot(connection, rates) if rates else None
     await _write(connection, session, replace(entry, snapshot_id=snapshot_id), rates)
 
 

@@ -60,7 +60,7 @@ class SessionState:
     turns: int
     duration_sec: int
     events: list[dict[str, Any]]
-    transport_seconds: dict[str, int]
+    transport_seconds: dict[str, Any]
 
     @property
     def fixed(self) -> Decimal:

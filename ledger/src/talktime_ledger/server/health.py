@@ -56,6 +56,16 @@ async def measure(parts: Ledger, metrics: Metrics) -> None:
             """SELECT COUNT(*) FROM accounts a WHERE kind = 'project' AND reserved <>
                COALESCE((SELECT SUM(s.reserved) FROM sessions s WHERE s.account_id = a.id AND s.state = 'open'), 0)"""
         )
+        settled = await connection.fetch(
+            """SELECT vendor, SUM(estimate_usd) AS estimate, SUM(billed_usd - unattributed_usd) AS billed,
+                      SUM(unattributed_usd) AS unattributed
+               FROM invoice_groups WHERE day > CURRENT_DATE - 35 GROUP BY 1"""
+        )
+    for row in settled:
+        # No bill, no series: nothing is compared with nothing.
+        if row["billed"] > 0:
+            metrics.estimate_ratio.labels(row["vendor"]).set(float(row["estimate"] / row["billed"]))
+        metrics.unattributed.labels(row["vendor"]).set(float(row["unattributed"]))
     metrics.outbox.set(pending)
     metrics.mismatch.set(wrong)
     metrics.pool_size.set(parts.pool.get_size())

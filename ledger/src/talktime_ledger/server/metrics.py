@@ -26,6 +26,18 @@ class Metrics:
             "Accounts whose balance differs from the sum of their rows (must be 0).",
             registry=self.registry,
         )
+        self.estimate_ratio = Gauge(
+            "talktime_ledger_estimate_ratio",
+            "Estimate over bill of the days settled in the last 35, before correction (1 = equal).",
+            ["vendor"],
+            registry=self.registry,
+        )
+        self.unattributed = Gauge(
+            "talktime_ledger_unattributed_usd",
+            "Billed in the last 35 days on days and models without a session of ours.",
+            ["vendor"],
+            registry=self.registry,
+        )
         self.last_success = Gauge(
             "talktime_ledger_last_success_timestamp_seconds", "When the database last answered.", registry=self.registry
         )

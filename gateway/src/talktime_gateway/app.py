@@ -32,6 +32,8 @@ from .media import Media
 from .metrics import CONTENT_TYPE, Metrics
 from .problems import Problem
 from .settings import Settings
+from .transport import Sightings
+from .webhooks import Webhooks
 
 PREVIOUS_TOKEN = "X-Talktime-Previous-Token"  # noqa: S105 - a header's name
 LEDGER_PATIENCE_SEC = 4.0
@@ -47,6 +49,7 @@ class Door:
     metrics: Metrics
     limits: KeyLimits
     interviews: Interviews
+    webhooks: Webhooks
     tasks: list[asyncio.Task[None]]
 
 
@@ -87,6 +90,7 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> FastAP
     app.post("/v1/projects/{namespace}/{name}/token", status_code=201)(token)
     app.post("/v1/projects/{namespace}/{name}/tickets", status_code=201)(tickets)
     app.get("/v1/sessions/{session_id}")(session_status)
+    app.post("/v1/webhooks/livekit/{namespace}/{pool}", status_code=204)(webhook)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
     app.get("/metrics")(exposition)
@@ -95,6 +99,7 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> FastAP
 
 def _door(settings: Settings, ledger: LedgerClient, http: aiohttp.ClientSession, metrics: Metrics) -> Door:
     cache = Cache()
+    sightings = Sightings()
     media = Media(http, KeyRing(settings.sfu_keys_dir))
     limits = Limits(settings.token_ttl_sec, settings.rooms_per_node)
     census = Census(
@@ -105,6 +110,7 @@ def _door(settings: Settings, ledger: LedgerClient, http: aiohttp.ClientSession,
         join_timeout=settings.join_timeout_sec,
         redispatch_after=settings.redispatch_after_sec,
         transport_interval=settings.transport_interval_sec,
+        sightings=sightings,
     )
 
     async def one_round() -> None:
@@ -122,6 +128,7 @@ def _door(settings: Settings, ledger: LedgerClient, http: aiohttp.ClientSession,
         metrics,
         KeyLimits(settings.key_rate_per_sec, settings.key_burst),
         Interviews(ledger, media, metrics, limits, SystemRandom()),
+        Webhooks(ledger, media, cache, sightings),
         tasks,
     )
 
@@ -213,6 +220,23 @@ async def session_status(request: Request, session_id: str) -> Response:
         raise Problem(404, "SessionNotFound", "no such session")
     request.state.session = session.session_id
     return Response(session.model_dump_json(), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def webhook(request: Request, namespace: str, pool: str) -> Response:
+    """A signed event of the pool's LiveKit. What is not for us is answered 204 too, or LiveKit would send it again."""
+    door: Door = request.app.state.door
+    body = await bounded(request)
+    try:
+        outcome, session = await door.webhooks.take(
+            namespace, pool, body, request.headers.get("Authorization"), time.time()
+        )
+    except Problem as problem:
+        door.metrics.webhooks.labels(problem.reason).inc()
+        raise
+    if session:
+        request.state.session = session
+    door.metrics.webhooks.labels(outcome.value).inc()
+    return Response(status_code=204)
 
 
 async def healthz(request: Request) -> PlainTextResponse:

@@ -16,14 +16,14 @@ from functools import partial
 
 from talktime_ledger.client import Conflict, Fenced, LedgerClient, LedgerError, NotFound, SessionClosed
 from talktime_ledger.resources.project import agent_name
-from talktime_ledger.wire import Claim, Close, Session, Transport
+from talktime_ledger.wire import Claim, Close, Session
 
 from .credentials import is_session_id
 from .directory import Cache, View
 from .media import Media, Sfu
 from .metrics import Metrics
 from .rooms import Present, SfuUnavailable, dispatch_metadata
-from .transport import participant_seconds
+from .transport import Mode, Sightings
 from .watch import Act, Alone, Seen, decide, needs_dispatch, participants
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ class Census:
         join_timeout: float,
         redispatch_after: float,
         transport_interval: float,
+        sightings: Sightings,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._media = media
@@ -55,6 +57,8 @@ class Census:
         self._join_timeout = join_timeout
         self._redispatch_after = redispatch_after
         self._transport_interval = transport_interval
+        self._sightings = sightings
+        self._clock = clock
         self._transport_at = float("-inf")
         self._alone = Alone()
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -74,6 +78,7 @@ class Census:
         if with_transport:
             self._transport_at = monotonic
         there: dict[str, bool] = {}
+        self._sightings.only(view.pools)
         for pool, sfu in sfus.items():
             there |= await self._pool(sfu, by_pool[pool], now, monotonic, with_transport)
         self._alone.note(there, monotonic)
@@ -103,7 +108,7 @@ class Census:
 
         async def one(session: Session) -> None:
             exists = session.session_id in rooms
-            present = await self._present(sfu, session, exists)
+            present = await self._look(sfu, session.session_id, session.media.mode, exists)
             if present is None:
                 return
             there[session.session_id] = bool(participants(present))
@@ -114,11 +119,19 @@ class Census:
                 present,
                 self._alone.seconds(session.session_id, monotonic),
             )
-            if with_transport:
-                await self._report(sfu, session, present, now.timestamp())
+            await self._report(session.session_id, with_transport)
             await self._act(sfu, session, decide(seen, self._join_timeout), now.timestamp())
 
+        async def over(room: str, mode: Mode) -> None:
+            """A closed session somebody was in: its last connections are counted to their end."""
+            if await self._look(sfu, room, mode, room in rooms) is not None:
+                await self._report(room, with_transport)
+
         await self._all(partial(one, session) for session in sessions)
+        closed = self._sightings.on((sfu.pool.namespace, sfu.pool.name))
+        for session in sessions:
+            closed.pop(session.session_id, None)
+        await self._all(partial(over, room, mode) for room, mode in closed.items())
         left = rooms - {session.session_id for session in sessions}
         await self._all(partial(self._sweep, sfu, room) for room in left if is_session_id(room))
         return there
@@ -135,21 +148,31 @@ class Census:
             elif isinstance(result, BaseException):
                 raise result
 
-    async def _present(self, sfu: Sfu, session: Session, exists: bool) -> tuple[Present, ...] | None:
-        """Who is in the room; None when that could not be learned."""
-        if not exists:
-            return ()
-        try:
-            return await sfu.rooms.participants(session.session_id)
-        except SfuUnavailable as error:
-            self._unknown(sfu.pool.name, error)
-            return None
+    async def _look(self, sfu: Sfu, room: str, mode: Mode, exists: bool) -> tuple[Present, ...] | None:
+        """Who is in the room (noted for transport); None when that could not be learned."""
+        before = self._clock()
+        present: tuple[Present, ...] = ()
+        if exists:
+            try:
+                present = await sfu.rooms.participants(room)
+            except SfuUnavailable as error:
+                self._unknown(sfu.pool.name, error)
+                return None
+        pool = (sfu.pool.namespace, sfu.pool.name)
+        self._sightings.looked(room, pool, mode, present, before, self._clock())
+        return present
 
-    async def _report(self, sfu: Sfu, session: Session, present: tuple[Present, ...], now: float) -> None:
-        seconds = participant_seconds(present, now)
-        if seconds:
-            request = Transport(participant_seconds=seconds, mode=session.media.mode)
-            await self._ledger.post_transport(session.session_id, request)
+    async def _report(self, room: str, with_transport: bool) -> None:
+        """Participant-seconds to the ledger: at every transport round, and at once when somebody is gone."""
+        report = self._sightings.report(room, only_news=not with_transport)
+        if report is None:
+            return
+        try:
+            await self._ledger.post_transport(room, report)
+        except NotFound:
+            self._sightings.forget(room)
+        else:
+            self._sightings.told(room, report)
 
     async def _act(self, sfu: Sfu, session: Session, act: Act, now: float) -> None:
         extra = {"session": session.session_id, "project": f"{session.namespace}/{session.project}"}

@@ -55,6 +55,12 @@ class Metrics:
             ["of"],
             registry=self.registry,
         )
+        self.webhooks = Counter(
+            "talktime_gateway_webhooks_total",
+            "LiveKit's webhooks, by what came of them.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.directory_age = Gauge(
             "talktime_gateway_directory_age_seconds",
             "Seconds since the ledger last confirmed the directory in use.",

@@ -99,14 +99,14 @@ def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     """Starts livekit-server nodes on loopback; they end with the test session."""
     nodes: list[Node] = []
 
-    def start(redis: str | None = None) -> Node:
+    def start(redis: str | None = None, webhook: str | None = None) -> Node:
         for _ in range(3):  # somebody else's tests may have taken a port meanwhile
-            node = attempt(redis)
+            node = attempt(redis, webhook)
             if node is not None:
                 return node
         raise AssertionError("livekit-server did not start")
 
-    def attempt(redis: str | None) -> Node | None:
+    def attempt(redis: str | None, webhook: str | None) -> Node | None:
         port, tcp, udp, metrics = (free_port() for _ in range(4))
         config: dict[str, Any] = {
             "port": port,
@@ -124,6 +124,8 @@ def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
         }
         if redis:
             config["redis"] = {"address": redis}
+        if webhook:
+            config["webhook"] = {"api_key": API_KEY, "urls": [webhook]}
         path = tmp_path_factory.mktemp("livekit") / "config.yaml"
         path.write_text(yaml.safe_dump(config))
         with (path.parent / "log").open("wb") as log:
@@ -161,6 +163,8 @@ class FakeLedger:
     sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
     tickets: dict[str, dict[str, Any]] = field(default_factory=dict)
     transport: dict[str, dict[str, int]] = field(default_factory=dict)
+    gone: dict[str, dict[str, int]] = field(default_factory=dict)
+    left: dict[str, list[dict[str, int]]] = field(default_factory=dict)
     refuse: dict[str, Any] | None = None
     refuse_providers: set[str] = field(default_factory=set)
     down: bool = False
@@ -253,7 +257,9 @@ class FakeLedger:
                 return problem(409, reason="Conflict")
             session["epoch"] = body["epoch"]
         if parts[2:] == ["transport"]:
-            self.transport.setdefault(parts[1], {}).update(body["participant_seconds"])
+            self.transport.setdefault(parts[1], {}).update(body.get("participant_seconds", {}))
+            self.gone.setdefault(parts[1], {}).update(body.get("gone_seconds", {}))
+            self.left.setdefault(parts[1], []).append(body.get("left_seconds", {}))
         return httpx.Response(200, json=session)
 
     def _ticket_refusal(self, body: dict[str, Any]) -> httpx.Response | None:

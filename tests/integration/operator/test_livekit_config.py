@@ -82,7 +82,7 @@ def test_livekit_server_starts_with_it(tmp_path: Path) -> None:
         _wait_port(redis)
         log = tmp_path / "livekit.log"
         arguments = [helpers.binary("livekit-server"), f"--config={config}", "--node-ip=127.0.0.1"]
-        with process(arguments, log, REDIS_PASSWORD="pw-of-redis"):
+        with process(arguments, log, REDIS_PASSWORD="pw-of-redis", LIVEKIT_WEBHOOK_API_KEY="APIabc"):
             until(f"http://127.0.0.1:{http}/", log)
             node_id, rooms = parse_metrics(until(f"http://127.0.0.1:{metrics}/metrics", log).text)
             assert node_id.startswith("ND_")

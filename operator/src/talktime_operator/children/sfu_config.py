@@ -13,10 +13,17 @@ from talktime_operator.names import Key, Manifest, Owner
 KEY_FILE = "/etc/livekit-keys/keys.yaml"
 # Two publish, both hear each other (4), and eight observers hear both (16); some room for a second participant.
 TRACKS_PER_SESSION = 24
+# What the gateway takes from webhooks; others would be sent for nothing.
+WEBHOOK_EVENTS = ("participant_joined", "participant_left", "participant_connection_aborted", "room_finished")
 
 
 def redis_address(key: Key, spec: SFUPoolSpec) -> str:
     return spec.redis.address or f"{names.sfu(key.name)}-redis.{key.namespace}.svc:6379"
+
+
+def webhook_url(key: Key) -> str:
+    """The gateway's address for this pool's events; it believes what is signed with the pool's keys."""
+    return f"http://talktime-gateway.{key.namespace}.svc:8080/v1/webhooks/livekit/{key.namespace}/{key.name}"
 
 
 def livekit_config(key: Key, spec: SFUPoolSpec) -> dict[str, Any]:
@@ -45,6 +52,9 @@ def livekit_config(key: Key, spec: SFUPoolSpec) -> dict[str, Any]:
             "max_participant_identity_length": 256,
             "max_participant_name_length": 256,
         },
+        # Signed with the API key of environment LIVEKIT_WEBHOOK_API_KEY (livekit-server's own name of
+        # `webhook.api_key`), which comes from the Secret.
+        "webhook": {"urls": [webhook_url(key)], "filter_params": {"include_events": list(WEBHOOK_EVENTS)}},
         "logging": {"json": True, "level": "info"},
     }
 

@@ -95,7 +95,11 @@ def _container(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Man
     if spec.redis.address is not None:
         redis_secret = spec.redis.password_secret_ref.name if spec.redis.password_secret_ref else ""
         redis_key = "password"
-    environment: list[Manifest] = [{"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]
+    webhook_key = {"name": f"{names.sfu(key.name)}-keys", "key": "api-key"}
+    environment: list[Manifest] = [
+        {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
+        {"name": "LIVEKIT_WEBHOOK_API_KEY", "valueFrom": {"secretKeyRef": webhook_key}},
+    ]
     if redis_secret:
         source = {"name": redis_secret, "key": redis_key, "optional": optional}
         environment.append({"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": source}})

@@ -20,6 +20,17 @@ def test_defaults(pool_key: Key, pool_owner: Owner, pool_spec: Callable[..., SFU
     assert config["room"] == {"auto_create": False, "empty_timeout": 60, "departure_timeout": 60}
     assert config["limit"]["num_tracks"] == 2400
     assert "keys" not in config
+    assert config["webhook"] == {
+        "urls": ["http://talktime-gateway.talktime.svc:8080/v1/webhooks/livekit/talktime/eu"],
+        "filter_params": {
+            "include_events": [
+                "participant_joined",
+                "participant_left",
+                "participant_connection_aborted",
+                "room_finished",
+            ]
+        },
+    }
 
 
 def test_an_own_redis_with_tls(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:

@@ -79,6 +79,7 @@ def test_the_redis_password_comes_from_a_secret(
 ) -> None:
     (container,) = _pod(build(redis=redis))["containers"]
     environment = {e["name"]: e["valueFrom"] for e in container["env"]}
+    assert environment["LIVEKIT_WEBHOOK_API_KEY"]["secretKeyRef"] == {"name": "sfu-eu-keys", "key": "api-key"}
     assert environment.get("REDIS_PASSWORD", {}).get("secretKeyRef") == source
 
 

@@ -1,8 +1,8 @@
 """The express lane for `use`, which is nearly every call: authenticates, parses, renews together with others, answers.
 
 It only ever answers a grant or 503. Whatever is not plain (no or another token, another body, another Project, a
-repeat, a fence, a closed session) goes on to the ordinary route unchanged, so that rules and refusals are written once. The
-framework's routing and dependencies would cost as much as the rest of the call.
+repeat, a fence, a closed session) goes on to the ordinary route unchanged, so that rules and refusals are written once.
+The framework's routing and dependencies would cost as much as the rest of the call.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Fault(StrEnum):
-    """What can go wrong with a response. `late_usage` and `go_away` are Gemini's only."""
+    """What can go wrong with a response. `late_usage` and `go_away` are Gemini's only, `failed` is OpenAI's."""
 
     LATE_DONE = "late_done"
     DUPLICATE_DONE = "duplicate_done"
@@ -16,15 +16,16 @@ class Fault(StrEnum):
     LATE_CREATED = "late_created"
     LATE_USAGE = "late_usage"
     GO_AWAY = "go_away"
+    FAILED = "failed"
 
 
-OPENAI = frozenset({Fault.LATE_DONE, Fault.DUPLICATE_DONE, Fault.DROP_SOCKET, Fault.LATE_CREATED})
-GEMINI = frozenset(Fault)
+OPENAI = frozenset({Fault.LATE_DONE, Fault.DUPLICATE_DONE, Fault.DROP_SOCKET, Fault.LATE_CREATED, Fault.FAILED})
+GEMINI = frozenset(Fault) - {Fault.FAILED}
 
 
 @dataclass(slots=True)
 class Planned:
-    """`fault` for the next `count` responses; `seconds` is the delay, or the audio sent before a drop."""
+    """`fault` for the next `count` responses; `seconds` is the delay, or the audio sent before a drop or a failure."""
 
     fault: Fault
     seconds: float = 1.0

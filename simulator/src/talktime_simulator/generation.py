@@ -110,7 +110,7 @@ class Generation:
 
     async def _speak(self) -> None:
         until = self.utterance.steps_within(self.order.cap)
-        drop_at = self.order.faults.get(Fault.DROP_SOCKET)
+        drop_at, fail_at = self.order.faults.get(Fault.DROP_SOCKET), self.order.faults.get(Fault.FAILED)
         clock = asyncio.get_running_loop()
         due = clock.time() + self.pace.first_audio
         while self.step < until and not await self._stopped_before(due):
@@ -119,6 +119,9 @@ class Generation:
             await self._delta(min(until, self.step + STEPS_PER_DELTA))
             if drop_at is not None and self.step * self.utterance.seconds_per_step >= drop_at:
                 self.line.drop()
+            if fail_at is not None and self.step * self.utterance.seconds_per_step >= fail_at:
+                self.status = "failed"
+                return
             due += STEPS_PER_DELTA * self.utterance.seconds_per_step / self.pace.speed
         if self.reason:
             self.status = "cancelled"
@@ -202,7 +205,11 @@ class Generation:
     async def _done(self) -> bool:
         await asyncio.sleep(self.order.faults.get(Fault.LATE_DONE, 0))
         self.ended = True  # before the event goes out: its reader may answer at once with the next response.create
-        details = None if self.status == "completed" else {"type": self.status, "reason": self.reason}
+        details: dict[str, Any] | None = {"type": self.status, "reason": self.reason}
+        if self.status == "completed":
+            details = None
+        elif self.status == "failed":
+            details = {"type": "failed", "error": {"type": "server_error", "code": "server_error"}}
         response = {
             **self.order.base,
             "status": self.status,

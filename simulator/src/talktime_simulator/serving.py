@@ -195,7 +195,7 @@ def marked(records: list[Record], wrap_up: str | None, closing: str | None) -> l
 
 
 async def add_fault(request: web.Request) -> web.Response:
-    """`{"fault": "late_done|duplicate_done|drop_socket|late_created|late_usage|go_away", "seconds": 1, "count": 1}`."""
+    """`{"fault": NAME, "seconds": 1, "count": 1}`; names as in `faults.Fault`."""
     try:
         request.app[WORLD].faults.add(await request.json())
     except (ValueError, AttributeError, TypeError) as error:

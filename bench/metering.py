@@ -1,0 +1,308 @@
+"""Every billed token is in the books: sessions with everything that goes wrong, on both providers' own plugins.
+
+Each session is the agent's budget (gate, meter, till, charging loop, spool) on the unmodified plugin's session, audio
+from memory, against the simulator (which knows what it billed) and the real ledger on PostgreSQL, with seeded
+faults. Some processes are killed, and their spools replayed. Then the simulator's invoices go through `talktime
+reconcile`, and the ledger's total is the invoice. livekit-agents' own usage numbers of the same sessions stand beside.
+With --real also sessions over WebRTC through the agent worker. Last line: `RESULT {json}`; exit 1 unless ours is exact.
+
+    python bench/metering.py --sessions 60 --lanes 6 --real 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+if str(REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(REPOSITORY))
+
+from talktime_agent.recovery import Recovery  # noqa: E402 - found only from the repository's root
+from talktime_ledger.client import LedgerClient  # noqa: E402
+from talktime_ledger.core.money import ZERO  # noqa: E402
+from talktime_ledger.wire import SessionOpen  # noqa: E402
+
+from bench.enforcers.database import postgres  # noqa: E402
+from bench.meters import bills, plans, room, study, talk, theirs  # noqa: E402
+from bench.meters.plans import Plan, Vendor  # noqa: E402
+from bench.meters.stage import COMPRESSED, Books, Simulator, books, simulator  # noqa: E402
+from bench.meters.truth import Outcome, Rates, compare  # noqa: E402
+
+PROGRESS_SECONDS = 10.0
+# A session that hangs is a finding, not a reason to wait for ever.
+SESSION_SECONDS = 240.0
+OBSERVERS = tuple(f"observer-{number}" for number in range(1, 9))
+
+
+@dataclass(slots=True)
+class Tally:
+    """What all sessions of a vendor came to. `theirs`: livekit's sum, `kinder`: by its last events, USD."""
+
+    sessions: int = 0
+    outcome: Outcome = field(default_factory=Outcome)
+    theirs: Decimal = ZERO
+    kinder: Decimal = ZERO
+    worst: Decimal = ZERO
+    lost_replies: int = 0
+    replayed: int = 0
+
+
+@dataclass(slots=True)
+class Lane:
+    """One simulator and one Project; its sessions one after another, so that a fault meets the one it is for."""
+
+    name: str
+    provider: Simulator
+    home: Path
+    truth: list[dict[str, Any]] = field(default_factory=list)
+
+    async def new_truth(self) -> list[dict[str, Any]]:
+        """What was billed since the last call, when all of it is."""
+        idle = await self.provider.idle()
+        assert idle, f"lane {self.name}: a socket stays open"
+        everything = await self.provider.truth()
+        fresh = everything[len(self.truth) :]
+        self.truth = everything
+        return fresh
+
+
+async def held(lane: Lane, plan: Plan, book: Books, rates: Rates, tallies: dict[str, Tally]) -> None:
+    """One session from opening to settled and compared."""
+    tally = tallies[plan.vendor]
+    session_id = str(uuid4())
+    await book.gateway.open_session(
+        SessionOpen.model_validate(
+            {
+                "session_id": session_id,
+                "namespace": study.NAMESPACE,
+                "project": lane.name,
+                "provider": study.provider_name(plan.vendor, brief=plan.brief),
+                "observers": OBSERVERS,
+            }
+        )
+    )
+    await lane.provider.forget_faults()
+    token = book.agent_token(lane.name)
+    spool, metrics = lane.home / f"spool-{session_id}", lane.home / f"{session_id}.metrics"
+    metrics.touch()
+    spec = talk.Spec(plan, session_id, lane.provider.url, book.url, token, str(spool), str(metrics))
+    died = plan.ending == "dies"
+    async with asyncio.timeout(SESSION_SECONDS):
+        if died:
+            await _killed(spec, lane.home / f"{session_id}.json")
+        else:
+            tally.lost_replies += await talk.hold(spec)
+        tally.replayed += await _replayed(spool, book, token)
+    outcome = compare(await lane.new_truth(), await book.kept([session_id]), rates, died=died)
+    summed, kinder = theirs.cost_of(
+        metrics.read_text(encoding="utf-8").splitlines(), study.MODEL[plan.vendor], study.HEARD, rates
+    )
+    outcome.problems = [f"{plan.vendor} {plan.number} ({session_id}): {text}" for text in outcome.problems]
+    tally.sessions += 1
+    tally.outcome.add(outcome)
+    tally.theirs += summed
+    tally.kinder += kinder
+    if outcome.true_usd:
+        tally.worst = max(tally.worst, abs(summed - outcome.true_usd) / outcome.true_usd * 100)
+
+
+async def _killed(spec: talk.Spec, file: Path) -> None:
+    """In a process of its own, which kills itself in the middle of its last answer."""
+    file.write_text(spec.dump(), encoding="utf-8")  # noqa: ASYNC240 - small, and nothing else is timed
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.meters.talk", str(file), cwd=REPOSITORY, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        _, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == -9, f"the session was to be killed: {process.returncode}\n{err.decode()[-2000:]}"
+
+
+async def _replayed(spool: Path, book: Books, token: str) -> int:
+    """What the worker main does with spools whose process is gone, or whose ledger did not answer."""
+    count = 0
+
+    async def delete_room(_: str) -> None:
+        nonlocal count
+        count += 1
+
+    async with LedgerClient(book.url, token=token, token_path=None) as agent:
+        await Recovery(agent, spool, delete_room=delete_room, replayed=lambda: None).once()
+    assert not list(spool.glob("*.jsonl")), "a spool was not taken by the ledger"  # noqa: ASYNC240
+    return count
+
+
+@asynccontextmanager
+async def progress(tallies: dict[str, Tally], of: int) -> AsyncIterator[None]:
+    """A line on stderr every ten seconds."""
+    begun = time.monotonic()
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            done = sum(tally.sessions for tally in tallies.values())
+            responses = sum(tally.outcome.responses for tally in tallies.values())
+            wrong = sum(len(tally.outcome.problems) for tally in tallies.values())
+            line = (
+                f"{done}/{of} sessions, {responses} billed things, {wrong} problems, {time.monotonic() - begun:.0f} s"
+            )
+            print(line, file=sys.stderr, flush=True)
+
+    task = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def measured(
+    dsn: str, home: Path, todo: Sequence[Plan], lanes: int, real: int
+) -> tuple[dict[str, Any], list[str]]:
+    """The figures, and all that is wrong."""
+    begun = time.monotonic()
+    rates = study.rates()
+    vendors: tuple[Vendor, ...] = ("openai", "google")
+    tallies: dict[str, Tally] = {vendor: Tally() for vendor in vendors}
+    problems: list[str] = []
+    truth: list[dict[str, Any]] = []
+    async with AsyncExitStack() as stack:
+        book = await stack.enter_async_context(books(dsn, home, f"metering_{uuid4().hex[:12]}"))
+        ways = []
+        for number in range(lanes):
+            name = f"lane-{number}"
+            server = await stack.enter_async_context(simulator(home, name, *COMPRESSED))
+            await book.operator.put_project(study.NAMESPACE, name, study.push(server.endpoints))
+            ways.append(Lane(name, server, home))
+        # Google's client trusts what the environment names; so do agents in a cluster.
+        os.environ["SSL_CERT_FILE"] = str(ways[0].provider.ca)
+        waiting = list(reversed(todo))
+
+        async def work(lane: Lane) -> None:
+            while waiting:
+                plan = waiting.pop()
+                try:
+                    await held(lane, plan, book, rates, tallies)
+                except Exception as error:
+                    problems.append(f"{plan.vendor} {plan.number}: {type(error).__name__}: {error}")
+                    await lane.new_truth()
+
+        async with progress(tallies, len(todo)):
+            await asyncio.gather(*(work(lane) for lane in ways))
+        compressed = time.monotonic() - begun
+        truth = [record for lane in ways for record in lane.truth]
+        webrtc = Outcome()
+        if real:
+            print("sessions over WebRTC", file=sys.stderr, flush=True)
+            records, webrtc = await room.held(book, home, real, rates)
+            truth += records
+        if stuck := await book.open_sessions():
+            problems.append(f"{stuck} sessions are still open in the ledger")
+        settled = await bills.settled(book, home, truth, study.price_file(rates))
+    for tally in tallies.values():
+        problems += tally.outcome.problems
+    problems += webrtc.problems
+    told = figures(tallies, webrtc, real, settled, todo)
+    told["compressed_seconds"], told["seconds"] = round(compressed, 1), round(time.monotonic() - begun, 1)
+    return told, problems
+
+
+def figures(
+    tallies: dict[str, Tally], webrtc: Outcome, real: int, settled: bills.Settled, todo: Sequence[Plan]
+) -> dict[str, Any]:
+    """RESULT (pure). Percentages and USD as rounded floats, for people; the checks are on exact numbers."""
+    every = Outcome()
+    for tally in tallies.values():
+        every.add(tally.outcome)
+    every.add(webrtc)
+    true = {vendor: tally.outcome.true_usd for vendor, tally in tallies.items()}
+    wrong = {vendor: percent(tally.theirs, true[vendor]) for vendor, tally in tallies.items()}
+    wrong["google_last_snapshots"] = percent(tallies["google"].kinder, true["google"])
+    wrong["all"] = percent(sum((one.theirs for one in tallies.values()), ZERO), sum(true.values(), ZERO))
+    faults: Counter[str] = Counter(plans.counted(todo))
+    faults["lost_replies"] = sum(tally.lost_replies for tally in tallies.values())
+    by_meter: defaultdict[str, int] = defaultdict(int)
+    for (model, meter), count in every.difference.items():
+        by_meter[f"{model} {meter}"] += count
+    return {
+        "interviews": {**{vendor: tally.sessions for vendor, tally in tallies.items()}, "webrtc": 2 * real},
+        "billed_things": every.responses,
+        "tokens": every.tokens,
+        "ours_token_difference": sum(abs(count) for count in every.difference.values()),
+        "ours_by_meter": {name: count for name, count in sorted(by_meter.items()) if count},
+        "ours_after_reconcile_usd_difference": str(settled.difference),
+        "ours_estimate_percent": settled.estimate_percent,
+        "invoice_usd": {vendor: f"{usd:f}" for vendor, usd in settled.invoices.items()},
+        "livekit_error_percent": wrong,
+        "livekit_worst_session_percent": {v: round(float(tally.worst), 1) for v, tally in tallies.items()},
+        "undelivered": every.undelivered,
+        "undelivered_usd": round(float(every.undelivered_usd), 6),
+        "unmetered_usd": round(float(every.unmetered_usd), 6),
+        "spools_replayed": sum(tally.replayed for tally in tallies.values()),
+        "faults": dict(sorted(faults.items())),
+    }
+
+
+def percent(ours: Decimal, true: Decimal) -> float | None:
+    """How far off, in percent of what is true; None when nothing was billed."""
+    return round(float((ours - true) / true * 100), 2) if true else None
+
+
+def missed(told: dict[str, Any], problems: Sequence[str]) -> list[str]:
+    """What is not exact."""
+    found = list(problems)
+    if told["ours_token_difference"]:
+        found.append(f"{told['ours_token_difference']} tokens differ: {told['ours_by_meter']}")
+    if Decimal(told["ours_after_reconcile_usd_difference"]) != 0:
+        found.append(f"after reconciliation {told['ours_after_reconcile_usd_difference']} USD differ")
+    return found
+
+
+def run(sessions: int, lanes: int, real: int, seed: int) -> tuple[dict[str, Any], list[str]]:
+    """With a PostgreSQL of its own."""
+    logging.disable(logging.ERROR)
+    home = Path(tempfile.mkdtemp(prefix="talktime-metering-"))
+    try:
+        with postgres(home) as dsn:
+            return asyncio.run(measured(dsn, home, plans.plans(seed, sessions), lanes, real))
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def main() -> int:
+    """Exit 1 unless every token and the bill are exact."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=60, help="compressed sessions per provider")
+    parser.add_argument("--lanes", type=int, default=6, help="sessions at once")
+    parser.add_argument("--real", type=int, default=0, help="sessions per provider over WebRTC, in real time")
+    parser.add_argument("--seed", type=int, default=5)
+    options = parser.parse_args()
+    told, problems = run(options.sessions, options.lanes, options.real, options.seed)
+    wrong = missed(told, problems)
+    for text in wrong:
+        print(f"NOT EXACT {text}")
+    for name, value in told.items():
+        print(f"{name}: {value}")
+    print(f"RESULT {json.dumps(told)}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

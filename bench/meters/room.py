@@ -1,0 +1,215 @@
+"""Sessions over WebRTC: livekit-server, the agent worker as its own process, synthetic participants in real time.
+
+At most three at once, under the lock that all real sessions of this machine take turns by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from livekit import api
+from talktime_ledger.resources.project import agent_name
+from talktime_ledger.wire import SessionOpen
+from talktime_simulator.participants.door import Entry, claims_of
+from talktime_simulator.participants.person import Person, Plan
+from talktime_simulator.speech import Voice
+
+from bench.enforcers.database import free_port
+from bench.meters import study
+from bench.meters.plans import Vendor
+from bench.meters.stage import Books, Simulator, simulator
+from bench.meters.truth import Outcome, Rates, compare
+
+LOCK = Path(tempfile.gettempdir()) / "talktime-real-sessions.lock"
+AT_ONCE = 3
+PROJECT = "webrtc"
+KEY, SECRET = "bench", "a-secret-of-thirty-two-characters-or-more"
+START_SECONDS = 180.0
+CLOSE_SECONDS = 60.0
+SERVER = Path(__file__).resolve().parents[2] / ".state" / "bin" / "livekit-server"
+TURNS = 3
+
+
+@contextmanager
+def only_ours() -> Iterator[None]:
+    """Waits until nobody else on this machine holds real sessions."""
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The SFU and what talks to its API."""
+
+    url: str
+    livekit: api.LiveKitAPI
+
+    async def make(self, session_id: str) -> None:
+        """The gateway's part: the room, with the agent's dispatch in it."""
+        told = json.dumps({"session": session_id, "epoch": 1})
+        dispatch = api.RoomAgentDispatch(agent_name=agent_name(study.NAMESPACE, PROJECT), metadata=told)
+        await self.livekit.room.create_room(
+            api.CreateRoomRequest(name=session_id, empty_timeout=60, departure_timeout=60, agents=[dispatch])
+        )
+
+    def entry(self, session_id: str) -> Entry:
+        """The participant's token."""
+        grants = api.VideoGrants(
+            room_join=True, room=session_id, can_publish=True, can_subscribe=True, can_publish_data=False
+        )
+        token = api.AccessToken(KEY, SECRET).with_identity("participant-1").with_grants(grants).to_jwt()
+        return Entry(self.url, token, claims_of(token), 0.0)
+
+
+async def held(book: Books, home: Path, per_vendor: int, rates: Rates) -> tuple[list[dict[str, Any]], Outcome]:
+    """Their truth and how the books compare with it."""
+    vendors: tuple[Vendor, ...] = ("openai", "google")
+    async with AsyncExitStack() as stack:
+        provider = await stack.enter_async_context(simulator(home, PROJECT))
+        await book.operator.put_project(study.NAMESPACE, PROJECT, study.push(provider.endpoints))
+        rooms = await stack.enter_async_context(_rooms(home))
+        await stack.enter_async_context(_worker(book, provider, rooms, home))
+        print("WebRTC: waiting for the machine's other real sessions", file=sys.stderr, flush=True)
+        await asyncio.to_thread(stack.enter_context, only_ours())
+        print("WebRTC: begins", file=sys.stderr, flush=True)
+        turn, voice = asyncio.Semaphore(AT_ONCE), Voice("en-gb+m3", 150, home / "speech")
+
+        async def one(number: int, vendor: Vendor) -> str:
+            async with turn:
+                return await _session(book, rooms, home, Person(number, _plan(home), voice), vendor)
+
+        sessions = await asyncio.gather(*(one(n, vendor) for n in range(per_vendor) for vendor in vendors))
+        idle = await provider.idle()
+        assert idle, "WebRTC: a provider's socket stays open"
+        truth = await provider.truth()
+        return truth, compare(truth, await book.kept(sessions), rates, died=False)
+
+
+def _plan(home: Path) -> Plan:
+    return Plan(turns=TURNS, min_seconds=20, stay=False, max_seconds=150, first_audio_seconds=60, out=home)
+
+
+async def _session(book: Books, rooms: Rooms, home: Path, person: Person, vendor: Vendor) -> str:
+    session_id = str(uuid4())
+    await book.gateway.open_session(
+        SessionOpen.model_validate(
+            {
+                "session_id": session_id,
+                "namespace": study.NAMESPACE,
+                "project": PROJECT,
+                "provider": study.provider_name(vendor, brief=False),
+                "observers": [f"observer-{number}" for number in range(1, 9)],
+            }
+        )
+    )
+    await rooms.make(session_id)
+    await person.take_part(rooms.entry(session_id))
+    async with asyncio.timeout(CLOSE_SECONDS):
+        while (await book.gateway.session(session_id)).state == "open":  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.3)
+    assert person.turns >= TURNS, f"{vendor} over WebRTC: {person.turns} turns"
+    print(f"{vendor} over WebRTC: {person.turns} turns", file=sys.stderr, flush=True)
+    return session_id
+
+
+@asynccontextmanager
+async def _rooms(home: Path) -> AsyncIterator[Rooms]:
+    port, udp = free_port(), free_port()
+    config = {
+        "port": port,
+        "bind_addresses": ["127.0.0.1"],
+        "keys": {KEY: SECRET},
+        "rtc": {
+            "udp_port": udp,
+            "tcp_port": 0,
+            "node_ip": "127.0.0.1",
+            "use_external_ip": False,
+            "enable_loopback_candidate": True,
+        },
+        "logging": {"level": "warn"},
+    }
+    program = shutil.which("livekit-server") or str(SERVER)
+    url = f"http://127.0.0.1:{port}"
+    async with (
+        _process(home / "livekit.log", os.environ, program, "--config-body", json.dumps(config)) as process,
+        api.LiveKitAPI(url, KEY, SECRET) as livekit,
+    ):
+        await _answers(url, process, home / "livekit.log")
+        yield Rooms(url, livekit)
+
+
+@asynccontextmanager
+async def _worker(book: Books, provider: Simulator, rooms: Rooms, home: Path) -> AsyncIterator[None]:
+    """`python -m talktime_agent start`, as in a pod."""
+    token = home / "agent.token"
+    token.write_text(book.agent_token(PROJECT), encoding="utf-8")
+    port, log = free_port(), home / "worker.log"
+    names = [study.provider_name(vendor, brief=False) for vendor in study.MODEL]
+    environment = {
+        **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
+        "TALKTIME_PROJECT": f"{study.NAMESPACE}/{PROJECT}",
+        "TALKTIME_LEDGER_URL": book.url,
+        "TALKTIME_TOKEN_FILE": str(token),
+        "TALKTIME_AGENT_NAME": agent_name(study.NAMESPACE, PROJECT),
+        "TALKTIME_SESSIONS_PER_REPLICA": str(AT_ONCE),
+        "TALKTIME_PROVIDER_NAMES": ",".join(names),
+        **{f"TALKTIME_PROVIDER_KEY_{index}": "sim-key" for index in range(len(names))},
+        "TALKTIME_SPOOL_DIR": str(home / "worker-spool"),
+        "TALKTIME_HTTP_HOST": "127.0.0.1",
+        "TALKTIME_HTTP_PORT": str(port),
+        "TALKTIME_METRICS_PORT": str(free_port()),
+        "TALKTIME_REJOIN_GRACE": "2",
+        "LIVEKIT_URL": rooms.url,
+        "LIVEKIT_API_KEY": KEY,
+        "LIVEKIT_API_SECRET": SECRET,
+        "SSL_CERT_FILE": str(provider.ca),
+    }
+    async with _process(log, environment, sys.executable, "-m", "talktime_agent", "start") as process:
+        await _answers(f"http://127.0.0.1:{port}/worker", process, log)
+        async with asyncio.timeout(START_SECONDS):
+            while not re.search("registered worker", log.read_text(encoding="utf-8")):  # noqa: ASYNC110 - its log
+                await asyncio.sleep(0.2)
+        yield
+
+
+@asynccontextmanager
+async def _process(log: Path, environment: Any, *command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    with log.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=file, stderr=file)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(30):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+async def _answers(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    async with asyncio.timeout(START_SECONDS), httpx.AsyncClient(trust_env=False) as http:
+        while True:
+            assert process.returncode is None, f"{url} does not start:\n{log.read_text()[-2000:]}"  # noqa: ASYNC240
+            with contextlib.suppress(httpx.TransportError):
+                if (await http.get(url)).status_code < 300:
+                    return
+            await asyncio.sleep(0.2)

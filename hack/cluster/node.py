@@ -35,6 +35,9 @@ def start_init(cluster: Cluster, node: Node) -> None:
     for folder in ("lib", "log", "cni"):
         (node.state / folder).mkdir(parents=True, exist_ok=True)
     (node.state / "ready").unlink(missing_ok=True)
+    # A machine that reboots has no cgroups left. With them the kubelet asks for each dead container for 3 s, one after
+    # the other, before it looks after any pod.
+    cgroups.delete(node.cgroup)
     cgroups.create(node.cgroup)
     for name, content in files(cluster, node).items():
         (node.state / name).write_text(content)

@@ -34,7 +34,8 @@ def rate_card(name: str, spec: RateCardSpec) -> RateCard:
         at = entry.effective_from
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
         allowances = {
-            _meter(name, meter): Allowance(free.quantity, free.per.value) for meter, free in entry.free_allowance.items()
+            _meter(name, meter): Allowance(free.quantity, free.per.value)
+            for meter, free in entry.free_allowance.items()
         }
         entries.append(
             RateEntry(

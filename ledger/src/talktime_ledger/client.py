@@ -19,7 +19,7 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from talktime_ledger import wire
+from talktime_ledger import wire, wire_resume
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import ProblemReason
 from talktime_ledger.wire_invoices import InvoicePush, InvoiceReport
@@ -216,6 +216,10 @@ class LedgerClient:
         """Raises the epoch (fences the old agent); Conflict when someone else did."""
         return await self._send("POST", f"/sessions/{session_id}/claim", wire.Session, request)
 
+    async def lost_sessions(self) -> tuple[wire.Session, ...]:
+        """Open sessions that lost their agent and wait for a claim."""
+        return (await self._send("GET", "/sessions/lost", wire.SessionList)).sessions
+
     async def post_transport(self, session_id: str | UUID, request: wire.Transport) -> None:
         """Cumulative participant seconds."""
         await self._do("POST", f"/sessions/{session_id}/transport", request)
@@ -241,6 +245,23 @@ class LedgerClient:
         ticket back.
         """
         return await self._send("POST", f"/sessions/{session_id}/close", wire.CostList, request)
+
+    async def lose(self, session_id: str | UUID, request: wire_resume.Lost) -> wire.Session:
+        """Tells that the agent's process died; Fenced, SessionClosed (usage counted in both)."""
+        return await self._send("POST", f"/sessions/{session_id}/lost", wire.Session, request)
+
+    async def beat(self, namespace: str, name: str, host: str) -> None:
+        """Tells that this pod is alive. One try: the next heartbeat is the repeat."""
+        await self._request("PUT", f"/projects/{namespace}/{name}/workers/{host}", None, patience_sec=0)
+
+    async def put_context(self, session_id: str | UUID, checkpoint: wire_resume.Checkpoint) -> bool:
+        """Keeps what was said so far; False when it is not kept. Fenced, SessionClosed. One try."""
+        path = f"/sessions/{session_id}/context"
+        return (await self._send("PUT", path, wire_resume.Kept, checkpoint, patience_sec=0)).kept
+
+    async def context(self, session_id: str | UUID) -> wire_resume.Checkpoint:
+        """What was said before this agent came."""
+        return await self._send("GET", f"/sessions/{session_id}/context", wire_resume.Checkpoint)
 
     def push(self, namespace: str, name: str) -> AsyncIterator[wire.PushEvent]:
         """Endless `limits|paused|fence|closed` events of a Project; after each (re)connect one `resync` event."""

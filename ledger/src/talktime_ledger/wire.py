@@ -139,7 +139,8 @@ class ProjectList(Wire):
 
 
 class NodeState(StrEnum):
-    """What the operator thinks of one SFU node."""
+    """What the operator thinks of one SFU node. Draining: no new rooms, live ones go on; Moving: its drain deadline has
+    passed and the pod is being deleted, what it still holds goes on elsewhere by resume."""
 
     READY = "Ready"
     DRAINING = "Draining"
@@ -289,7 +290,9 @@ class SessionEvent(Wire):
 
 
 class Session(Wire):
-    """A session. `posted`/`reserved`/`limit` in USD; `hard_at` = when the hard limit was first judged."""
+    """A session. `posted`/`reserved`/`limit` in USD; `hard_at` = when the hard limit was first judged. `lost`: it had
+    an agent and has none now; `losses`: how many it lost.
+    """
 
     session_id: str
     namespace: str
@@ -313,6 +316,8 @@ class Session(Wire):
     hard_at: datetime | None = None
     valid_until: datetime | None = None
     turns: int = 0
+    lost: bool = False
+    losses: int = 0
     events: tuple[SessionEvent, ...] = ()
     costs: tuple[SessionCosts, ...] | None = None
 
@@ -332,7 +337,10 @@ class CapsConfig(Wire):
 
 
 class SessionConfig(Wire):
-    """What the agent needs to talk. Frozen at open: instructions, caps and provider changes reach new sessions only."""
+    """What the agent needs to talk. Frozen at open: instructions, caps and provider changes reach new sessions only.
+
+    `resume`: instruction for the first words after an interruption; `keepContext`: what is said is checkpointed.
+    """
 
     instructions: str
     language: str
@@ -345,6 +353,8 @@ class SessionConfig(Wire):
     caps: CapsConfig
     costUpdateSeconds: int
     onLedgerOutage: OnLedgerOutage
+    resume: str = ""
+    keepContext: bool = False
 
 
 class RateSnapshotWire(Wire):

@@ -12,6 +12,7 @@ from talktime_ledger.core.feasibility import Feasibility
 from talktime_ledger.core.grants import Need, admit_floor, plan_grant
 from talktime_ledger.core.money import ZERO, shown
 from talktime_ledger.core.rates import PriceUnknown, RateBook
+from talktime_ledger.core.resume_texts import resume_text
 from talktime_ledger.core.worst_case import Legs, output_cap
 from talktime_ledger.desk.errors import DeskError, GrantRaceError
 from talktime_ledger.desk.granting import outage_reserve, project_account, soft_threshold
@@ -215,6 +216,7 @@ def config_of(project: Project, provider: Provider) -> SessionConfig:
     """What the agent talks by, frozen at open."""
     agent, caps = project.spec.agent, provider.caps
     spoken = spoken_texts(agent.language, agent.wrap_up, agent.closing)
+    context = agent.resume is None or agent.resume.context
     return SessionConfig(
         instructions=project.instructions,
         language=agent.language,
@@ -231,4 +233,6 @@ def config_of(project: Project, provider: Provider) -> SessionConfig:
         ),
         costUpdateSeconds=agent.cost_update_seconds,
         onLedgerOutage=project.spec.budget.on_ledger_outage,
+        resume=resume_text(agent.language),
+        keepContext=context,
     )

@@ -12,6 +12,7 @@ from talktime_ledger.core.feasibility import Feasibility, judge_feasible
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.pricing import price_or_bound
 from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot
+from talktime_ledger.core.resume_texts import resume_text
 from talktime_ledger.core.worst_case import Caps, Legs, instruction_tokens_bound
 from talktime_ledger.resources.project import AgentSpec, Api, Provider
 from talktime_ledger.store import projects
@@ -64,7 +65,9 @@ def feasible(
         legs,
         Caps(provider.caps.context_tokens, provider.caps.response_seconds),
         session_limit=session_limit,
-        instruction_tokens=instruction_tokens_bound(instructions, (agent.greeting or "", *texts)),
+        instruction_tokens=instruction_tokens_bound(
+            instructions, (agent.greeting or "", resume_text(agent.language), *texts)
+        ),
         closing=texts.closing,
         provider=provider.name,
         hold=HOLD[provider.api],

@@ -49,6 +49,8 @@ async def attach(connection: Connection, found: Locked, request: Attach, valid_s
     _check_open(session)
     if request.epoch != session.epoch:
         raise DeskError(ProblemReason.FENCED, f"epoch {request.epoch} is not the present {session.epoch}")
+    if session.lost_epoch == session.epoch:
+        raise DeskError(ProblemReason.FENCED, f"the agent of epoch {request.epoch} was lost: the next one is claimed")
     if session.worker is not None and session.worker != request.worker:
         raise DeskError(ProblemReason.FENCED, "another worker holds this epoch")
     begun = replace(session, worker=request.worker, attached_at=session.attached_at or now)
@@ -110,6 +112,7 @@ async def claim(connection: Connection, found: Locked, request: Claim, valid_sec
         session,
         epoch=request.epoch,
         worker=None,
+        losses=session.losses + (session.worker is not None),
         in_flight=ZERO,
         posted=session.posted + amount,
         reserved=session.reserved - amount,

@@ -141,6 +141,14 @@ class Provider(Spec):
     caps: Caps = Field(default_factory=lambda: Caps.model_validate({}))
 
 
+class Resume(Spec):
+    """What the next agent knows when one was lost in the middle of an interview."""
+
+    context: bool = Field(
+        True, description="Keep what is said, encrypted, until the session ends. Off: the next agent starts anew."
+    )
+
+
 class AgentSpec(Spec):
     """What the agent says and how many run."""
 
@@ -162,6 +170,7 @@ class AgentSpec(Spec):
     max_replicas: int = Field(10, ge=1, le=1000)
     spare_sessions: int = Field(1, ge=0, le=1000)
     cost_update_seconds: int = Field(10, ge=1, le=300)
+    resume: Resume | None = None
     resources: Resources | None = None
 
     cel: ClassVar[tuple[Rule, ...]] = (

@@ -19,6 +19,7 @@ from talktime_ledger.server import (
     problems,
     projects,
     reports,
+    resuming,
     sessions,
     streams,
     sweeper,
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
-    for module in (projects, directory, sessions, tickets, streams, reports, invoices):
+    for module in (projects, directory, resuming, sessions, tickets, streams, reports, invoices):
         app.include_router(module.router, prefix="/v1")
     app.include_router(health.router)
 
@@ -109,6 +110,7 @@ def _jobs(ledger: Ledger) -> dict[str, Job]:
         "keys": keys,
         "gauges": gauges,
         "rollups": rollups,
+        "steady": lambda: resuming.listen(ledger),
     }
 
 

@@ -19,7 +19,9 @@ from talktime_ledger.server.auth import Caller, KeyRing, Role, caller_of
 from talktime_ledger.server.hub import Hub
 from talktime_ledger.server.metrics import Metrics
 from talktime_ledger.server.renewals import Renewals
+from talktime_ledger.server.sealing import Sealer
 from talktime_ledger.server.settings import Settings
+from talktime_ledger.server.steady import Steady
 from talktime_ledger.store.database import Connection, Pool
 from talktime_ledger.store.projects import Projects
 from talktime_ledger.wire import ProblemReason
@@ -41,10 +43,13 @@ class Ledger:
     rates: RateDesk
     metrics: Metrics
     renewals: Renewals = field(init=False)
+    steady: Steady = field(default_factory=Steady)
+    sealer: Sealer = field(init=False)
 
     def __post_init__(self) -> None:
         desk = Desk(self.rates, Projects(), Snapshots(), self.settings.valid_sec)
         self.renewals = Renewals(self.transaction, desk)
+        self.sealer = Sealer.of(self.settings.context_keys.get_secret_value())
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -64,6 +64,8 @@ def session_wire(
         hard_at=session.hard_at,
         valid_until=session.valid_until,
         turns=session.turns,
+        lost=session.lost,
+        losses=session.losses,
         events=tuple(SessionEvent.model_validate(event) for event in session.events),
         costs=costs,
     )

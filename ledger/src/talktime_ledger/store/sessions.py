@@ -61,6 +61,13 @@ class SessionState:
     duration_sec: int
     events: list[dict[str, Any]]
     transport_seconds: dict[str, Any]
+    lost_epoch: int | None = None
+    losses: int = 0
+
+    @property
+    def lost(self) -> bool:
+        """It had an agent and has none now."""
+        return self.state == "open" and self.attached_at is not None and self.worker is None
 
     @property
     def fixed(self) -> Decimal:

@@ -53,15 +53,10 @@ def identify(presented: Presented | None, view: View | None, namespace: str, nam
 
 
 def pool_of(view: View, project: DirectoryProject) -> DirectoryPool:
-    """The pool that takes the Project's new rooms. Raises Problem 402 (paused) or 503 with what is missing.
-
-    A pool of unknown health stays in use (law 6): its nodes decide.
-    """
+    """The Project's pool. Raises Problem 402 (paused) or 503 with what is missing."""
     if project.paused:
         raise Problem(402, "Paused", "the project is paused: sessions run on, new ones are not admitted")
     pool = view.pools.get((project.pool.namespace, project.pool.name))
     if pool is None:
         raise Problem(503, "PoolUnknown", f"there is no SFU pool {project.pool.name!r}", retry_after=10)
-    if pool.active != "SelfHosted":
-        raise Problem(503, "PoolOnFallback", f"SFU pool {pool.name!r} takes no new rooms of its own", retry_after=10)
     return pool

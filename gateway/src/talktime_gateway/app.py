@@ -101,7 +101,7 @@ def _door(settings: Settings, ledger: LedgerClient, http: aiohttp.ClientSession,
     cache = Cache()
     sightings = Sightings()
     media = Media(http, KeyRing(settings.sfu_keys_dir))
-    limits = Limits(settings.token_ttl_sec, settings.rooms_per_node)
+    limits = Limits(settings.token_ttl_sec, settings.rooms_per_node, settings.room_timeout_sec)
     census = Census(
         ledger,
         media,
@@ -167,10 +167,10 @@ async def _issue(door: Door, presented: Presented | None, request: Request, name
         previous = request.headers.get(PREVIOUS_TOKEN) or body.previous_token
         return await door.interviews.rejoin(view, caller, body.room_name, previous, participant_name)
     only_for(False, "previous_token", body.previous_token, "together with room_name only")
-    sfu = door.interviews.ready_for(view, caller)
+    route = door.interviews.ready_for(view, caller)
     ticket = presented.sha256 if caller.kind is Kind.TICKET else None
     guest = Guest(participant_name, body.participant_key, ticket)
-    return await door.interviews.open(caller, sfu, guest)
+    return await door.interviews.open(caller, route, guest)
 
 
 async def tickets(request: Request, namespace: str, name: str) -> JSONResponse:

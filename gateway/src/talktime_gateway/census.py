@@ -86,13 +86,21 @@ class Census:
     def _by_pool(
         self, view: View, sessions: Iterable[Session]
     ) -> tuple[dict[tuple[str, str], list[Session]], dict[tuple[str, str], Sfu]]:
-        """Sessions by pool, and every pool whose keys are here (also those without sessions: rooms may be left)."""
-        sfus = {key: sfu for key, pool in view.pools.items() if (sfu := self._media.on(pool)) is not None}
+        """Sessions by pool, and every pool whose keys are here (also those without sessions: rooms may be left).
+
+        A fallback only while sessions are or were there: that service clears its empty rooms by itself.
+        """
         grouped: dict[tuple[str, str], list[Session]] = defaultdict(list)
         for session in sessions:
             sfu = self._media.of(view, session)
             if sfu is not None:
                 grouped[sfu.pool.namespace, sfu.pool.name].append(session)
+        sfus = {
+            key: sfu
+            for key, pool in view.pools.items()
+            if (sfu := self._media.on(pool)) is not None
+            and (sfu.mode == "selfhosted" or grouped[key] or self._sightings.on(key))
+        }
         return grouped, sfus
 
     async def _pool(

@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 
 from talktime_ledger.wire import AccessKey, Directory, DirectoryPool, DirectoryProject
 
+FALLBACK = "_fallback"
+"""Ends the name of a pool's fallback, here and in the file of its keys; no SFUPool can be called so."""
+
 
 @dataclass(frozen=True)
 class View:
-    """One directory, indexed."""
+    """One directory, indexed. The fallback of pool `eu` is a pool of its own, `eu_fallback`, without nodes: which ones
+    its rooms are on is that LiveKit's affair."""
 
     projects: dict[tuple[str, str], DirectoryProject]
     pools: dict[tuple[str, str], DirectoryPool]
@@ -19,7 +23,7 @@ class View:
         """Index by namespace and name."""
         return cls(
             {(p.namespace, p.name): p for p in directory.projects},
-            {(p.namespace, p.name): p for p in directory.pools},
+            {(p.namespace, p.name): p for pool in directory.pools for p in (pool, fallback_of(pool)) if p is not None},
         )
 
     def all_keys(self) -> list[AccessKey]:
@@ -29,6 +33,22 @@ class View:
     def pool_named(self, name: str) -> DirectoryPool | None:
         """The pool a session was opened on; pools live in one namespace, so the name is enough."""
         return next((pool for (_, pool_name), pool in self.pools.items() if pool_name == name), None)
+
+    def fallback(self, pool: DirectoryPool) -> DirectoryPool | None:
+        """The second LiveKit of a pool."""
+        return self.pools.get((pool.namespace, pool.name + FALLBACK))
+
+
+def fallback_of(pool: DirectoryPool) -> DirectoryPool | None:
+    """A pool's fallback as a pool."""
+    if pool.fallbackURL is None:
+        return None
+    return DirectoryPool(
+        namespace=pool.namespace,
+        name=pool.name + FALLBACK,
+        publicURL=pool.fallbackURL,
+        internalURL=pool.fallbackURL,
+    )
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -18,7 +19,7 @@ from . import placement, providers, refusals, tokens
 from .admission import Caller
 from .credentials import new_session_id
 from .directory import View
-from .media import Media, Sfu
+from .media import Media, Route, Sfu
 from .metrics import Metrics
 from .problems import Problem
 from .rooms import NewRoom, SfuUnavailable
@@ -27,6 +28,12 @@ log = logging.getLogger(__name__)
 
 ROOM_ATTEMPTS = 2
 """A node may have died a moment ago, before the operator could tell: the second attempt avoids it."""
+
+WITH_FALLBACK = 3
+"""Two of the pool's nodes, then its fallback; with one node that is two attempts."""
+
+DELETE_SEC = 0.3
+"""A room that was perhaps made is deleted at once if that goes quickly; else the watcher finds it."""
 
 WAIT_SEC = 2
 SLOT_MEMORY_SEC = 20.0
@@ -64,6 +71,7 @@ class Limits:
 
     token_ttl_sec: int
     rooms_per_node: int
+    room_timeout_sec: float = 2.0
 
 
 class Interviews:
@@ -78,18 +86,22 @@ class Interviews:
         self._recent = placement.Recent()
         self._slots: dict[tuple[str, str], float] = {}
 
-    def ready_for(self, view: View, caller: Caller) -> Sfu:
-        """Everything that can be known without the ledger: pool, keys, a node with room. Raises 402, 429 or 503."""
-        sfu = self._media.for_new(view, caller.project)
-        self._node(sfu)
-        return sfu
+    def ready_for(self, view: View, caller: Caller) -> Route:
+        """Everything that can be known without the ledger: pool, keys, a place for a room. Raises 402, 429 or 503."""
+        route = self._media.for_new(view, caller.project)
+        self._place(route)
+        return route
 
-    async def open(self, caller: Caller, sfu: Sfu, guest: Guest) -> Issued:
+    async def open(self, caller: Caller, route: Route, guest: Guest) -> Issued:
         """A new session with its room. A ticket is used up by it, or stays good."""
         failure: SfuUnavailable | None = None
-        for _ in range(ROOM_ATTEMPTS):
-            node_id = self._node(sfu)
-            session = await self._reserve(caller, sfu, node_id, guest)
+        tried: set[str] = set()
+        for _ in range(WITH_FALLBACK if route.fallback is not None else ROOM_ATTEMPTS):
+            sfu, node_id = self._place(route)
+            if route.fallback is not None and _mark(sfu, node_id) in tried:
+                break
+            tried.add(_mark(sfu, node_id))
+            session = await self._reserve(caller, sfu, route, node_id, guest)
             try:
                 await self._make_room(caller, sfu, session, node_id)
             except SfuUnavailable as error:
@@ -143,24 +155,36 @@ class Interviews:
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _node(self, sfu: Sfu) -> str:
-        now = time.monotonic()
-        chosen = placement.choose(
-            sfu.pool.nodes, self._recent.placed(now), self._recent.failed(now), self._limits.rooms_per_node
-        )
-        if chosen is placement.No.FULL:
-            raise Problem(429, chosen.value, f"every node of SFU pool {sfu.pool.name!r} is full", retry_after=10)
-        if not isinstance(chosen, placement.Choice):
-            raise Problem(503, chosen.value, f"no node of SFU pool {sfu.pool.name!r} takes rooms now", retry_after=5)
-        return chosen.node_id
+    def _place(self, route: Route) -> tuple[Sfu, str]:
+        """The LiveKit and the node (empty: its own choice) for the next room. Raises Problem 429 or 503."""
+        now, pool = time.monotonic(), route.pool
+        failed = self._recent.failed(now)
+        own: placement.Choice | placement.No = placement.No.NONE
+        own_failed = False
+        if route.own is not None:
+            own = placement.choose(pool.nodes, self._recent.placed(now), failed, self._limits.rooms_per_node)
+            own_failed = isinstance(own, placement.Choice) and _mark(route.own, own.node_id) in failed
+        second = route.fallback
+        second_failed = second is not None and _mark(second, "") in failed
+        first = placement.sides(pool, own, own_failed, second is not None, second_failed)[0]
+        if first == "fallback" and second is not None:
+            return second, ""
+        if own is placement.No.FULL:
+            raise Problem(429, own.value, f"every node of SFU pool {pool.name!r} is full", retry_after=10)
+        if route.own is None or not isinstance(own, placement.Choice):
+            raise Problem(
+                503, placement.No.NONE.value, f"no node of SFU pool {pool.name!r} takes rooms now", retry_after=5
+            )
+        return route.own, own.node_id
 
-    async def _reserve(self, caller: Caller, sfu: Sfu, node_id: str, guest: Guest) -> Session:
+    async def _reserve(self, caller: Caller, sfu: Sfu, route: Route, node_id: str, guest: Guest) -> Session:
         """Open at the ledger, with the first provider it accepts."""
         project, session_id = caller.project, new_session_id()
+        media = MediaChoice(mode=sfu.mode, pool=route.pool.name, node_id=node_id)
         refused = Problem(503, "NoProvider", "the project offers no provider for new sessions", retry_after=30)
         for provider in providers.order(project.providers, self._random):
             try:
-                session = await self._open_at_ledger(caller, sfu, session_id, provider, node_id, guest)
+                session = await self._open_at_ledger(caller, media, session_id, provider, guest)
             except LedgerError as error:
                 refused = refusals.of_open(error)
                 if isinstance(error, Refused) and error.reason in refusals.TRY_NEXT:
@@ -171,7 +195,7 @@ class Interviews:
         raise refused
 
     async def _open_at_ledger(
-        self, caller: Caller, sfu: Sfu, session_id: str, provider: DirectoryProvider, node_id: str, guest: Guest
+        self, caller: Caller, media: MediaChoice, session_id: str, provider: DirectoryProvider, guest: Guest
     ) -> Session:
         request = SessionOpen(
             session_id=UUID(session_id),
@@ -180,7 +204,7 @@ class Interviews:
             provider=provider.name,
             participant_key=guest.key,
             ticket_sha256=guest.ticket,
-            media=MediaChoice(mode="selfhosted", pool=sfu.pool.name, node_id=node_id),
+            media=media,
             observers=tokens.OBSERVERS,
             participant_identity=tokens.PARTICIPANT,
         )
@@ -197,13 +221,14 @@ class Interviews:
             session.epoch,
         )
         try:
-            await sfu.rooms.create(room)
+            await sfu.rooms.create(room, self._limits.room_timeout_sec if sfu.mode == "selfhosted" else None)
         except SfuUnavailable as error:
-            self._recent.fail(node_id, now)
+            mark = _mark(sfu, node_id)
+            self._recent.fail(mark, time.monotonic())
             self._metrics.room_failures.labels(sfu.pool.namespace, sfu.pool.name).inc()
-            log.warning("CreateRoom on node %s failed: %s", node_id, error, extra={"session": session.session_id})
+            log.warning("CreateRoom on %s failed: %s", mark, error, extra={"session": session.session_id})
             raise
-        self._recent.place(node_id, now)
+        self._recent.place(_mark(sfu, node_id), now)
 
     async def _give_back(self, sfu: Sfu, session: Session) -> Back:
         """Money and ticket at once, then the room, which may have been made after its answer was given up.
@@ -219,8 +244,9 @@ class Interviews:
         except LedgerError as error:
             log.warning("closing failed: %s", error, extra={"session": session.session_id})
             back = Back.UNKNOWN
-        with contextlib.suppress(SfuUnavailable):
-            await sfu.rooms.delete(session.session_id)
+        with contextlib.suppress(SfuUnavailable, TimeoutError):
+            async with asyncio.timeout(DELETE_SEC):
+                await sfu.rooms.delete(session.session_id)
         return back
 
     def _participant(self, caller: Caller, sfu: Sfu, session: Session, identity: str, name: str) -> Issued:
@@ -259,3 +285,8 @@ class Interviews:
         identity = self._random.choice(fresh or free)
         self._slots[session.session_id, identity] = now
         return identity
+
+
+def _mark(sfu: Sfu, node_id: str) -> str:
+    """A node as it is remembered, or a whole LiveKit that chooses its nodes itself."""
+    return node_id or f"{sfu.pool.namespace}/{sfu.pool.name}"

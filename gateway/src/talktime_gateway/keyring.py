@@ -1,4 +1,7 @@
-"""LiveKit keys per pool, mounted from the aggregate Secret: ``<namespace>.<pool>.json`` = ``{apiKey, apiSecret}``."""
+"""LiveKit keys per pool, mounted from the aggregate Secret: ``<namespace>.<pool>.json`` = ``{apiKey, apiSecret}``.
+
+Those of a pool's fallback are in ``<namespace>.<pool>_fallback.json``.
+"""
 
 from __future__ import annotations
 

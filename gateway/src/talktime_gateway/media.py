@@ -1,14 +1,15 @@
-"""Pools with their keys: which LiveKit a Project's or a session's room is on, and a client for it."""
+"""Pools and fallbacks with their keys: which LiveKit a Project's or a session's room is on, and a client for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import aiohttp
 from talktime_ledger.wire import DirectoryPool, DirectoryProject, Session
 
 from .admission import pool_of
-from .directory import View
+from .directory import FALLBACK, View
 from .keyring import KeyRing
 from .problems import Problem
 from .rooms import Rooms
@@ -17,11 +18,24 @@ from .tokens import SfuKeys
 
 @dataclass(frozen=True)
 class Sfu:
-    """One pool with keys: all that is needed to make rooms and tokens on it."""
+    """One LiveKit with keys: all that is needed to make rooms and tokens on it. ``mode``: what its minutes cost as."""
 
     pool: DirectoryPool
     keys: SfuKeys
     rooms: Rooms
+
+    @property
+    def mode(self) -> Literal["selfhosted", "cloud"]:
+        return "cloud" if self.pool.name.endswith(FALLBACK) else "selfhosted"
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where new rooms of a Project may go: the pool's own nodes, and its fallback if it has one and both have keys."""
+
+    pool: DirectoryPool
+    own: Sfu | None
+    fallback: Sfu | None
 
 
 class Media:
@@ -36,13 +50,14 @@ class Media:
         keys = self._keyring.of(pool.namespace, pool.name)
         return None if keys is None else Sfu(pool, keys, Rooms(self._http, pool.internalURL, keys))
 
-    def for_new(self, view: View, project: DirectoryProject) -> Sfu:
-        """Where new rooms of the Project go. Raises Problem 402 or 503 naming what is missing."""
+    def for_new(self, view: View, project: DirectoryProject) -> Route:
+        """Where new rooms of the Project may go. Raises Problem 402 or 503 naming what is missing."""
         pool = pool_of(view, project)
-        sfu = self.on(pool)
-        if sfu is None:
+        second = view.fallback(pool) if pool.fallbackMode != "Never" else None
+        route = Route(pool, self.on(pool), self.on(second) if second is not None else None)
+        if route.own is None and route.fallback is None:
             raise Problem(503, "PoolKeysMissing", f"no keys of SFU pool {pool.name!r} are mounted yet", retry_after=5)
-        return sfu
+        return route
 
     def of(self, view: View, session: Session) -> Sfu | None:
         """Where a session's room was made; None when that pool or its keys are not known now."""
@@ -50,4 +65,6 @@ class Media:
         pool = view.pool_named(session.media.pool)
         if pool is None and project is not None and not session.media.pool:
             pool = view.pools.get((project.pool.namespace, project.pool.name))
+        if pool is not None and session.media.mode == "cloud":
+            pool = view.fallback(pool)
         return None if pool is None else self.on(pool)

@@ -1,4 +1,4 @@
-"""Which SFU node takes a new room. Pure; the node list is the operator's, time is passed in."""
+"""Which LiveKit, and which of its nodes, takes a new room. Pure; what is known of them is the operator's word."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
-from talktime_ledger.wire import NodeState, PoolNode
+from talktime_ledger.wire import NodeState, PoolNode, PoolPush
 
 TAKING = (NodeState.READY, NodeState.UNKNOWN)
 """Node states that may take rooms. Unknown is not sick: it stays in use, after the Ready ones (law 6)."""
@@ -51,11 +52,39 @@ def choose(nodes: Sequence[PoolNode], placed: Mapping[str, int], failed: Set[str
     return Choice(min(free, key=rank).nodeID)
 
 
-class Recent:
-    """Rooms this replica placed, and nodes that failed it, in the last ``window`` seconds (monotonic)."""
+Side = Literal["own", "fallback"]
 
-    def __init__(self, window: float = 15.0) -> None:
+
+def sides(pool: PoolPush, own: Choice | No, own_failed: bool, fallback: bool, fallback_failed: bool) -> list[Side]:
+    """Where a new room is tried, in this order: a pool's own nodes, its fallback.
+
+    The operator's word (``pool.active``) comes first; what failed this replica moments ago comes last. ``own``: what
+    the nodes offer; ``fallback``: there is one, with keys. A full pool stays a full pool: the fallback is for failures.
+    A planned switch (Force) leaves the nodes alone.
+    """
+    offers = isinstance(own, Choice)
+    if not fallback:
+        return ["own"]
+    if pool.active == "Fallback":
+        if pool.fallbackMode == "Force" or pool.health != "good" or not offers:
+            return ["fallback"]
+        return ["own", "fallback"] if fallback_failed and not own_failed else ["fallback", "own"]
+    if own is No.FULL:
+        return ["own"]
+    if not offers:
+        return ["fallback"]
+    return ["fallback", "own"] if own_failed and not fallback_failed else ["own", "fallback"]
+
+
+class Recent:
+    """Rooms this replica placed in the last ``window`` seconds (monotonic), and what failed it in the last ``forgive``.
+
+    The operator and a gateway that fell back by itself agree again after ``forgive`` and one look at the directory.
+    """
+
+    def __init__(self, window: float = 15.0, forgive: float = 6.0) -> None:
         self._window = window
+        self._forgive = forgive
         self._placed: deque[tuple[float, str]] = deque()
         self._failed: dict[str, float] = {}
 
@@ -77,6 +106,6 @@ class Recent:
         return counts
 
     def failed(self, now: float) -> frozenset[str]:
-        """Node ids that failed within the window."""
-        self._failed = {node: at for node, at in self._failed.items() if now - at <= self._window}
+        """What failed and is not forgiven yet."""
+        self._failed = {node: at for node, at in self._failed.items() if now - at <= self._forgive}
         return frozenset(self._failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -92,8 +93,8 @@ class Rooms:
         self._rooms = api.room
         self._dispatches = api.agent_dispatch
 
-    async def create(self, room: NewRoom) -> None:
-        """CreateRoom on the chosen node, with the agent's dispatch."""
+    async def create(self, room: NewRoom, within_sec: float | None = None) -> None:
+        """CreateRoom on the chosen node, with the agent's dispatch. ``within_sec``: shorter than the usual patience."""
         request = CreateRoomRequest(
             name=room.session,
             node_id=room.node_id,
@@ -103,7 +104,8 @@ class Rooms:
             agents=[RoomAgentDispatch(agent_name=room.agent_name, metadata=room.metadata)],
         )
         with _asking():
-            await self._rooms.create_room(request)
+            async with asyncio.timeout(within_sec):
+                await self._rooms.create_room(request)
 
     async def delete(self, room: str) -> bool:
         """DeleteRoom; False when there was none."""

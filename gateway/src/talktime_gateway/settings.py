@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     redispatch_after_sec: float = Field(5.0, gt=0, description="A participant without an agent: dispatch again.")
     ledger_timeout_sec: float = Field(5.0, gt=0)
     sfu_timeout_sec: float = Field(5.0, gt=0)
+    room_timeout_sec: float = Field(
+        2.0, gt=0, description="CreateRoom on a pool's own nodes; then another node or the fallback."
+    )
     token_ttl_sec: int = Field(600, ge=30, le=3600)
 
     rooms_per_node: int = Field(500, ge=1, description="A node with this many rooms takes no further one (429).")

@@ -159,7 +159,9 @@ class PoolNode(Wire):
 
 
 class PoolPush(Wire):
-    """What the operator tells about an SFUPool. `fallbackURL` is set when the pool has a fallback."""
+    """What the operator tells about an SFUPool. `active`: where new rooms go. `fallbackURL` is set when the pool has a
+    fallback whose keys are known, whatever the mode: sessions that are there finish there.
+    """
 
     publicURL: str
     internalURL: str
@@ -167,6 +169,7 @@ class PoolPush(Wire):
     health: Literal["good", "bad", "unknown"] = "unknown"
     nodes: tuple[PoolNode, ...] = Field((), max_length=200)
     fallbackURL: str | None = None
+    fallbackMode: Literal["Auto", "Force", "Never"] = "Never"
 
 
 class DirectoryPool(PoolPush):

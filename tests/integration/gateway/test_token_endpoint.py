@@ -160,7 +160,7 @@ def nodes(**states: str) -> list[dict[str, Any]]:
     [
         ({"nodes": nodes(a="Sick", b="Draining")}, 503, "NoNode"),
         ({"nodes": nodes(a="Ready")}, 429, "PoolFull"),
-        ({"active": "Fallback"}, 503, "PoolOnFallback"),
+        ({"nodes": nodes(a="Sick"), "active": "Fallback"}, 503, "NoNode"),
         ({"name": "us"}, 503, "PoolUnknown"),
         ({"internalURL": "ws://127.0.0.1:9"}, 503, "RoomFailed"),
     ],

@@ -76,7 +76,7 @@ def test_who_is_who(presented: Presented | None, directory: View | None, name: s
         ([{"health": "bad"}], {}, "eu"),
         ([], {}, (503, "PoolUnknown")),
         ([{"namespace": "elsewhere"}], {}, (503, "PoolUnknown")),
-        ([{"active": "Fallback"}], {}, (503, "PoolOnFallback")),
+        ([{"active": "Fallback"}], {}, "eu"),
         ([{}], {"paused": True}, (402, "Paused")),
     ],
 )

@@ -1,8 +1,10 @@
 """Node choice: fewest rooms among the healthy, counting what was just placed."""
 
+from typing import Literal
+
 import pytest
-from talktime_gateway.placement import Choice, No, Recent, choose
-from talktime_ledger.wire import NodeState, PoolNode
+from talktime_gateway.placement import Choice, No, Recent, choose, sides
+from talktime_ledger.wire import NodeState, PoolNode, PoolPush
 
 
 def Node(node_id: str, rooms: int = 0, state: str = "Ready") -> PoolNode:  # noqa: N802 - reads as a table below
@@ -43,8 +45,48 @@ def test_a_burst_spreads_over_nodes_before_the_operator_counts_again() -> None:
     assert recent.placed(100) == {}
 
 
-def test_a_failure_is_forgiven_after_the_window() -> None:
-    recent = Recent(window=15)
+def test_a_failure_is_forgiven_soon_so_that_operator_and_gateway_agree_within_ten_seconds() -> None:
+    recent = Recent()
     recent.fail("a", 0)
-    assert recent.failed(10) == {"a"}
-    assert recent.failed(16) == frozenset()
+    assert recent.failed(5) == {"a"}
+    assert recent.failed(7) == frozenset()
+
+
+OWN, NONE, FULL = Choice("a"), No.NONE, No.FULL
+
+
+@pytest.mark.parametrize(
+    ("active", "mode", "health", "own", "own_failed", "second", "second_failed", "expected"),
+    [
+        # the operator says: the pool's own nodes
+        ("SelfHosted", "Auto", "good", OWN, False, False, False, ["own"]),
+        ("SelfHosted", "Auto", "good", OWN, False, True, False, ["own", "fallback"]),
+        ("SelfHosted", "Auto", "unknown", OWN, False, True, False, ["own", "fallback"]),
+        ("SelfHosted", "Auto", "good", OWN, True, True, False, ["fallback", "own"]),
+        ("SelfHosted", "Auto", "good", OWN, True, True, True, ["own", "fallback"]),
+        ("SelfHosted", "Auto", "bad", NONE, False, True, False, ["fallback"]),
+        ("SelfHosted", "Auto", "bad", NONE, False, False, False, ["own"]),
+        ("SelfHosted", "Auto", "good", FULL, False, True, False, ["own"]),
+        # the operator says: the fallback
+        ("Fallback", "Auto", "bad", OWN, False, True, False, ["fallback"]),
+        ("Fallback", "Auto", "unknown", OWN, False, True, True, ["fallback"]),
+        ("Fallback", "Auto", "good", OWN, False, True, False, ["fallback", "own"]),
+        ("Fallback", "Auto", "good", OWN, False, True, True, ["own", "fallback"]),
+        ("Fallback", "Auto", "good", OWN, True, True, True, ["fallback", "own"]),
+        ("Fallback", "Auto", "good", NONE, False, True, True, ["fallback"]),
+        ("Fallback", "Force", "good", OWN, False, True, True, ["fallback"]),
+        ("Fallback", "Auto", "good", OWN, False, False, False, ["own"]),
+    ],
+)
+def test_own_nodes_or_the_fallback(
+    active: Literal["SelfHosted", "Fallback"],
+    mode: Literal["Auto", "Force"],
+    health: Literal["good", "bad", "unknown"],
+    own: Choice | No,
+    own_failed: bool,
+    second: bool,
+    second_failed: bool,
+    expected: list[str],
+) -> None:
+    pool = PoolPush(publicURL="w", internalURL="w", active=active, health=health, fallbackMode=mode)
+    assert sides(pool, own, own_failed, second, second_failed) == expected

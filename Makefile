@@ -8,7 +8,7 @@ CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=
 
-.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance
+.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance bench-metering
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,3 +64,7 @@ bench-gate: ## The agent's check before a response: time of 200,000 decisions, a
 bench-finance: ## A day's bill and a Project's cost over 3 million sessions (10 min, 10 GB); result kept
 	@.venv/bin/python bench/finance.py | tee $(TALKTIME_STATE)/finance.log
 	@.venv/bin/python bench/record.py finance $(TALKTIME_STATE)/finance.log
+
+bench-metering: ## Every billed token of 120 faulty sessions on both providers, then the invoice; 8 over WebRTC (12 min); result kept
+	@.venv/bin/python bench/metering.py --real 4 | tee $(TALKTIME_STATE)/metering.log
+	@.venv/bin/python bench/record.py metering $(TALKTIME_STATE)/metering.log

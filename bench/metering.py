@@ -6,7 +6,7 @@ faults. Some processes are killed, and their spools replayed. Then the simulator
 reconcile`, and the ledger's total is the invoice. livekit-agents' own usage numbers of the same sessions stand beside.
 With --real also sessions over WebRTC through the agent worker. Last line: `RESULT {json}`; exit 1 unless ours is exact.
 
-    python bench/metering.py --sessions 60 --lanes 6 --real 4
+    python bench/metering.py --sessions 60 --lanes 8 --real 4
 """
 
 from __future__ import annotations
@@ -107,8 +107,10 @@ async def held(lane: Lane, plan: Plan, book: Books, rates: Rates, tallies: dict[
         if died:
             await _killed(spec, lane.home / f"{session_id}.json")
         else:
-            tally.lost_replies += await talk.hold(spec)
-        tally.replayed += await _replayed(spool, book, token)
+            lost = await talk.hold(spec)
+            tally.lost_replies += lost
+        replayed = await _replayed(spool, book, token)
+        tally.replayed += replayed
     outcome = compare(await lane.new_truth(), await book.kept([session_id]), rates, died=died)
     summed, kinder = theirs.cost_of(
         metrics.read_text(encoding="utf-8").splitlines(), study.MODEL[plan.vendor], study.HEARD, rates
@@ -237,7 +239,6 @@ def figures(
     wrong["google_last_snapshots"] = percent(tallies["google"].kinder, true["google"])
     wrong["all"] = percent(sum((one.theirs for one in tallies.values()), ZERO), sum(true.values(), ZERO))
     faults: Counter[str] = Counter(plans.counted(todo))
-    faults["lost_replies"] = sum(tally.lost_replies for tally in tallies.values())
     by_meter: defaultdict[str, int] = defaultdict(int)
     for (model, meter), count in every.difference.items():
         by_meter[f"{model} {meter}"] += count
@@ -255,8 +256,10 @@ def figures(
         "undelivered": every.undelivered,
         "undelivered_usd": round(float(every.undelivered_usd), 6),
         "unmetered_usd": round(float(every.unmetered_usd), 6),
+        "lost_replies": sum(tally.lost_replies for tally in tallies.values()),
         "spools_replayed": sum(tally.replayed for tally in tallies.values()),
-        "faults": dict(sorted(faults.items())),
+        "billed_as": dict(sorted(every.statuses.items())),
+        "faults_planned": dict(sorted(faults.items())),
     }
 
 
@@ -290,7 +293,7 @@ def main() -> int:
     """Exit 1 unless every token and the bill are exact."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=60, help="compressed sessions per provider")
-    parser.add_argument("--lanes", type=int, default=6, help="sessions at once")
+    parser.add_argument("--lanes", type=int, default=8, help="sessions at once")
     parser.add_argument("--real", type=int, default=0, help="sessions per provider over WebRTC, in real time")
     parser.add_argument("--seed", type=int, default=5)
     options = parser.parse_args()

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,7 @@ class Books:
     connection: Connection
     gateway: LedgerClient
     operator: LedgerClient
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def agent_token(self, project: str) -> str:
         """Of that Project's agents."""
@@ -132,11 +133,12 @@ class Books:
 
     async def kept(self, sessions: list[str]) -> list[Kept]:
         """Their usage rows."""
-        rows = await self.connection.fetch(
-            "SELECT key, model, meters, cost_usd, unmetered FROM public.usage_events"
-            " WHERE session_id = ANY($1::uuid[])",
-            sessions,
-        )
+        async with self.busy:
+            rows = await self.connection.fetch(
+                "SELECT key, model, meters, cost_usd, unmetered FROM public.usage_events"
+                " WHERE session_id = ANY($1::uuid[])",
+                sessions,
+            )
         return [Kept(row["key"], row["model"], dict(row["meters"]), row["cost_usd"], row["unmetered"]) for row in rows]
 
     async def open_sessions(self) -> int:

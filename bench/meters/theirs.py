@@ -3,7 +3,7 @@
 They are what the plugins' sessions emit as `metrics_collected`, summed by livekit's own `ModelUsageCollector` (what
 `AgentSession.usage` shows). The benefit of the doubt is theirs: events are taken until the provider's socket is closed
 (an AgentSession stops earlier), those of a killed process up to its death, transcription is priced as its own model,
-and input tokens of no modality at the rate of audio. Gemini's are also read in the kinder way that the collector does not:
+and input tokens of no modality at the rate of audio. Gemini's are also read in a kinder way than the collector does:
 the last event of each response instead of the sum of its growing snapshots.
 """
 

@@ -33,11 +33,14 @@ class Kept:
 
 @dataclass(slots=True)
 class Outcome:
-    """Of some sessions. `difference`: ledger minus truth by (model, meter), of what had to be there; USD else."""
+    """Of some sessions. `difference`: ledger minus truth by (model, meter), of what had to be there; USD else.
+
+    `statuses`: how what was billed ended, by the provider."""
 
     responses: int = 0
     tokens: int = 0
     difference: Counter[tuple[str, str]] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
     true_usd: Decimal = ZERO
     undelivered: int = 0
     undelivered_usd: Decimal = ZERO
@@ -49,6 +52,7 @@ class Outcome:
         self.responses += other.responses
         self.tokens += other.tokens
         self.difference.update(other.difference)
+        self.statuses.update(other.statuses)
         self.true_usd += other.true_usd
         self.undelivered += other.undelivered
         self.undelivered_usd += other.undelivered_usd
@@ -83,6 +87,7 @@ def compare(truth: Iterable[Mapping[str, Any]], kept: Iterable[Kept], rates: Rat
         outcome.responses += 1
         outcome.tokens += sum(meters.values())
         outcome.true_usd += usd
+        outcome.statuses[str(record.get("status", ""))] += 1
         row = metered.pop(key, None)
         if row is not None:
             _differ(outcome, key, row, model, meters)

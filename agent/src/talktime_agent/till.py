@@ -197,7 +197,11 @@ class Till:
                     self._lost.add(key)
                     if key not in self.account.holds:
                         self._hold(key, self.worst_case())
-                case Connected() | Fault():
+                case Connected(_, replaced):
+                    if replaced:
+                        # Requests without an answer and transcriptions went down with it, too: no usage comes for them.
+                        self._lost |= set(self.account.holds)
+                case Fault():
                     pass
 
     def turn(self) -> None:

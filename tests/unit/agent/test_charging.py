@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from talktime_agent.charging import Charger
 from talktime_agent.close import Quiet, final_close, settle
-from talktime_agent.facts import Billed, Committed, Free, Opened, Unmeterable
+from talktime_agent.facts import Billed, Committed, Connected, Free, Opened, Unmeterable
 from talktime_agent.gate import Bounds
 from talktime_agent.meter import ProviderMeter
 from talktime_agent.till import Clock, Till
@@ -130,6 +130,18 @@ def test_a_request_is_held_until_its_usage_comes(till: Till, journal: Journal) -
     assert till.account.in_flight == 0
     assert till.account.not_settled == Decimal("0.002")
     assert [kind for kind, _ in journal.rows] == ["hold", "hold", "release", "usage", "release"]
+
+
+def test_nothing_is_waited_for_that_went_down_with_a_connection(till: Till) -> None:
+    """A request without an answer and a transcription; both stay held, and a later request is waited for."""
+    till.apply([Connected("sess_1", replaced=False), Committed("item_1", 3.0)])
+    till.request("create_1")
+    assert not till.quiet
+    till.apply([Connected("sess_2", replaced=True)])
+    assert till.quiet
+    assert {"item_1/0", "create_1"} == set(till.account.holds)
+    till.request("create_2")
+    assert not till.quiet
 
 
 def test_a_response_that_nobody_asked_for_is_held_too(till: Till) -> None:

@@ -91,13 +91,14 @@ class Agent:
         for key in list(self.open)[:1]:
             del self.open[key]
 
-    def say_goodbye(self) -> None:
-        """Out of C, also when nothing else is left; the whole of it."""
+    def say_goodbye(self) -> bool:
+        """Out of C, also when nothing else is left; the whole of it. False: it cannot."""
         if self.over or not self.attached or self.reserved - self.unsettled - self.in_flight < self.c:
-            return
+            return False
         self.begun += 1
         key = f"{self.epoch}/{self.worker}/{self.begun}"
         self.spent[key], self.kinds[key] = tokens(self.c, 4), "closing_render"
+        return True
 
     def usages(self, now: datetime) -> tuple[wire.Usage, ...]:
         """Everything that is not settled in its present form."""

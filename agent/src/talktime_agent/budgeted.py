@@ -196,10 +196,11 @@ class Budgeted:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Before the ledger is asked: livekit cancels us 15 s after the room's end, and the replay should know why.
+        self._spool.write("closed", self.clock.wall().timestamp(), reason=reason)
         if await settle(self.ledger, self.session.session_id, self.till, reason):
             self._spool.finish()
         else:
-            self._spool.write("closed", self.clock.wall().timestamp(), reason=reason)
             self._spool.abandon()
         logger.info("settled", extra={"reason": reason, "turns": self.till.turns, "unmetered": unmetered})
 

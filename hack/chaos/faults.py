@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from hack.chaos import victims
 from hack.chaos.house import House, eventually
 from hack.chaos.victims import Victim
 from hack.cluster import lifecycle
@@ -42,24 +41,22 @@ def kill_job(victim: Victim) -> None:
     os.kill(victim.pid, signal.SIGKILL)
 
 
-def delete_pod(house: House, namespace: str, victim: Victim) -> str:
-    """The victim's pod goes at once, and its spool with it. The pod's name."""
-    name = victims.pod_name(house, namespace, victim.pod_uid)
-    vanish(house, namespace, name)
-    return name
-
-
-def vanish(house: House, namespace: str, pod: str) -> None:
-    """Deletes a pod with grace 0 and kills what runs in it.
+def vanish(house: House, namespace: str, pod: str, uid: str) -> None:
+    """What runs in the pod stands still from now on; the pod is deleted with grace 0, its processes killed.
 
     The API server forgets it at once, so its containers are not started again; but a kubelet reads a grace of 0 as
     "none was asked for" and would give the processes all of `terminationGracePeriodSeconds`.
     """
-    uid = house.kube.json("-n", namespace, "get", "pod", pod)["metadata"]["uid"]
+    pids = house.pids("", among=f"pod{uid}")
+    _signal(pids, signal.SIGSTOP)
     house.kube("-n", namespace, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
-    for pid in house.pids("", among=f"pod{uid}"):
+    _signal(pids, signal.SIGKILL)
+
+
+def _signal(pids: list[int], sign: signal.Signals) -> None:
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, sign)
 
 
 def kill_ledger(house: House) -> int:
@@ -91,8 +88,9 @@ def database_down(house: House, watched: tuple[str, str] | None = None) -> Itera
     `watched`: a Project (namespace, name) whose LedgerReachable is followed.
     """
     inside_release = ["-n", NAMESPACE]
+    found = house.kube.json(*inside_release, "get", "pod", "talktime-postgres-0")
     house.kube(*inside_release, "scale", "statefulset/talktime-postgres", "--replicas=0")
-    vanish(house, NAMESPACE, "talktime-postgres-0")
+    vanish(house, NAMESPACE, "talktime-postgres-0", found["metadata"]["uid"])
     outage = Outage(datetime.now(UTC))
     with _followed(house, watched, outage):
         try:

@@ -86,12 +86,13 @@ def crashes(house: House, chance: random.Random, folder: Path, chronicle: Chroni
     with interviews.started(house, people, folder, tell) as live:
         for name in names:
             victim = live[name].victim
+            pod = victims.pod_name(house, projects.NAMESPACE, victim.pod_uid)
             response = victims.in_the_middle_of_a_response(victim)
             at = datetime.now(UTC)
             if name == projects.KILLED:
                 faults.kill_job(victim)
             else:
-                faults.delete_pod(house, projects.NAMESPACE, victim)
+                faults.vanish(house, projects.NAMESPACE, pod, victim.pod_uid)
             fault = AGENT_KILLED if name == projects.KILLED else POD_DELETED
             chronicle.add(Case(fault, (victim.session,), at, response), tell)
         # Last: rooms of the others may be on that node, too.

@@ -16,7 +16,7 @@ from talktime_ledger.client import LedgerClient, LedgerError, NotFound
 from talktime_ledger.wire import Transport
 
 from .credentials import is_session_id
-from .directory import Cache
+from .directory import FALLBACK, Cache
 from .media import Media
 from .problems import Problem
 from .tokens import SfuKeys
@@ -118,18 +118,17 @@ class Webhooks:
             return Outcome.IGNORED, ""
         try:
             session = await self._ledger.session(word.room)
-            if session.media.pool not in ("", pool):
+            if session.media.pool not in ("", pool.removesuffix(FALLBACK)):
                 raise Problem(403, "ForeignRoom", "that room is not on this pool")
             if word.outcome is Outcome.LEFT:
-                left = Transport(left_seconds={word.key: word.lasted}, mode=session.media.mode)
+                left = Transport(left_seconds={word.key: word.lasted}, mode=sfu.mode)
                 await self._ledger.post_transport(word.room, left)
         except NotFound:
             return Outcome.NOT_OURS, ""
         except LedgerError as error:
             raise Problem(503, "LedgerUnreachable", "the ledger cannot be asked now", retry_after=5) from error
         if word.outcome is Outcome.JOINED:
-            mode = session.media.mode
-            self._sightings.joined(word.room, (namespace, pool), mode, word.key, word.joined_at, word.at)
+            self._sightings.joined(word.room, (namespace, pool), sfu.mode, word.key, word.joined_at, word.at)
         elif word.outcome is Outcome.LEFT:
             self._sightings.left(word.room, word.key)
         else:

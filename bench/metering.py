@@ -187,12 +187,15 @@ async def measured(
     truth: list[dict[str, Any]] = []
     async with AsyncExitStack() as stack:
         book = await stack.enter_async_context(books(dsn, home, f"metering_{uuid4().hex[:12]}"))
-        ways = []
-        for number in range(lanes):
-            name = f"lane-{number}"
-            server = await stack.enter_async_context(simulator(home, name, *COMPRESSED))
-            await book.operator.put_project(study.NAMESPACE, name, study.push(server.endpoints))
-            ways.append(Lane(name, server, home))
+        names = [f"lane-{number}" for number in range(lanes)]
+        # The first makes the CA that the others share.
+        servers = [await stack.enter_async_context(simulator(home, names[0], *COMPRESSED))]
+        servers += await asyncio.gather(
+            *(stack.enter_async_context(simulator(home, name, *COMPRESSED)) for name in names[1:])
+        )
+        ways = [Lane(name, server, home) for name, server in zip(names, servers, strict=True)]
+        for lane in ways:
+            await book.operator.put_project(study.NAMESPACE, lane.name, study.push(lane.provider.endpoints))
         # Google's client trusts what the environment names; so do agents in a cluster.
         os.environ["SSL_CERT_FILE"] = str(ways[0].provider.ca)
         waiting = list(reversed(todo))

@@ -178,13 +178,13 @@ async def books(dsn: str, home: Path, name: str) -> AsyncIterator[Books]:
         await server.start()
         connection = await database.connect(url)
         stack.push_async_callback(connection.close)
-        clients = [
+        gateway, operator = [
             await stack.enter_async_context(LedgerClient(server.url, token=issuer.token(subject), token_path=None))
             for subject in (GATEWAY, OPERATOR)
         ]
         for card, spec in study.cards().items():
-            await clients[1].put_rate_card(card, spec)
-        yield Books(server.url, issuer, connection, *clients)
+            await operator.put_rate_card(card, spec)
+        yield Books(server.url, issuer, connection, gateway, operator)
 
 
 async def settle(book: Books, bill: Path, home: Path) -> None:

@@ -14,10 +14,11 @@ import random
 import signal
 import sys
 from array import array
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 from livekit import rtc
@@ -27,7 +28,7 @@ from talktime_agent.gate import session_instructions
 from talktime_agent.spool import Spool
 from talktime_agent.till import system_clock
 from talktime_ledger.client import LedgerClient, LedgerError
-from talktime_ledger.wire import Attach, Attachment, Close, CostList, Grant, ProviderReport, PushEvent, Use
+from talktime_ledger.wire import Attach, Close, CostList, Grant, Use
 
 from bench.meters import plans
 from bench.meters.plans import Plan, Turn
@@ -67,52 +68,32 @@ def spec_of(text: str) -> Spec:
     return Spec(**{**told, "plan": plans.load(told["plan"])})
 
 
-class LossyLedger:
+class LossyLedger(LedgerClient):
     """The real ledger; some of its answers never come, though what was asked is done."""
 
-    def __init__(self, ledger: LedgerClient, dice: random.Random, plan: Plan) -> None:
-        self._ledger = ledger
-        self._dice = dice
-        self._share = plan.lost_replies
-        self._loses_close = plan.lost_close
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec.ledger, token=spec.token, token_path=None, patience_sec=PATIENCE_SECONDS)
+        self._dice = random.Random(f"ledger/{spec.plan.vendor}/{spec.plan.number}")
+        self._share = spec.plan.lost_replies
+        self._loses_close = spec.plan.lost_close
         self.lost = 0
 
-    async def attach(self, session_id: Any, request: Attach) -> Attachment:
-        """Never lost: the job would not begin."""
-        return await self._ledger.attach(session_id, request)
-
-    async def use(self, session_id: Any, request: Use, *, patience_sec: float | None = None) -> Grant:
+    async def use(self, session_id: str | UUID, request: Use, *, patience_sec: float | None = None) -> Grant:
         """Lost as often as planned."""
-        grant = await self._ledger.use(session_id, request, patience_sec=patience_sec)
+        grant = await super().use(session_id, request, patience_sec=patience_sec)
         if self._dice.random() < self._share:
             self.lost += 1
             raise LedgerError("the answer was lost")
         return grant
 
-    async def close(self, session_id: Any, request: Close) -> CostList:
+    async def close(self, session_id: str | UUID, request: Close) -> CostList:
         """Lost at most once."""
-        costs = await self._ledger.close(session_id, request)
+        costs = await super().close(session_id, request)
         if self._loses_close:
             self._loses_close = False
             self.lost += 1
             raise LedgerError("the answer was lost")
         return costs
-
-    async def report_provider(self, namespace: str, name: str, report: ProviderReport) -> None:
-        """As it is."""
-        await self._ledger.report_provider(namespace, name, report)
-
-    async def clip(self, namespace: str, name: str, key: str) -> bytes | None:
-        """As it is."""
-        return await self._ledger.clip(namespace, name, key)
-
-    async def put_clip(self, namespace: str, name: str, key: str, pcm: bytes) -> None:
-        """As it is."""
-        await self._ledger.put_clip(namespace, name, key, pcm)
-
-    def push(self, namespace: str, name: str) -> AsyncIterator[PushEvent]:
-        """As it is."""
-        return self._ledger.push(namespace, name)
 
 
 class Telemetry:
@@ -261,11 +242,8 @@ class Talk:
 async def hold(spec: Spec) -> int:
     """The whole session; how many of the ledger's answers were lost. A session that dies takes its process along."""
     telemetry, clock = Telemetry(), system_clock()
-    async with (
-        httpx.AsyncClient(timeout=30) as http,
-        LedgerClient(spec.ledger, token=spec.token, token_path=None, patience_sec=PATIENCE_SECONDS) as client,
-    ):
-        ledger = LossyLedger(client, random.Random(f"ledger/{spec.plan.vendor}/{spec.plan.number}"), spec.plan)
+    ledger = LossyLedger(spec)
+    async with httpx.AsyncClient(timeout=30) as http, ledger:
         sent_at = clock.monotonic()
         attachment = await ledger.attach(spec.session_id, Attach(epoch=1, worker="bench"))
         spool = Spool(Path(spec.spool), spec.session_id, 1, clock.wall().timestamp())

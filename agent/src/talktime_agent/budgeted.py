@@ -17,8 +17,7 @@ import asyncio
 import json
 import logging
 import os
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,10 +26,12 @@ from pydantic import SecretStr
 from talktime_ledger.client import LedgerClient
 from talktime_ledger.core.usage import UsageStatus
 from talktime_ledger.wire import Attach, Attachment, Close, Grant, ProviderReport, PushEvent
+from talktime_ledger.wire_resume import ContextItem
 
 from talktime_agent.apis import answers_by_itself, meter_of, talking
 from talktime_agent.charging import Charger
 from talktime_agent.close import QUIET_SECONDS, Quiet, settle
+from talktime_agent.context import recall, tokens_of
 from talktime_agent.facts import Billed, Committed, Fault, Opened
 from talktime_agent.gate import Bounds
 from talktime_agent.metrics import Telemetry
@@ -64,8 +65,9 @@ class Budgeted:
         *,
         sent_at: float,
         use_interval: float,
+        before: Sequence[ContextItem] = (),
     ) -> None:
-        """``sent_at``: monotonic seconds when attach was sent."""
+        """``sent_at``: monotonic seconds when attach was sent; ``before``: what was said to the agents before."""
         told, config = attachment.session, attachment.config
         self.session = told
         self.config = config
@@ -78,6 +80,8 @@ class Budgeted:
         self._spool = spool
         self._usage_until: float | None = None
         self._meter = meter_of(told, config)
+        self.before = tuple(before)
+        self._meter.text_added(sum(tokens_of(item) for item in self.before))
         self.answers_by_itself = answers_by_itself(told.api)
         self._deaf_since: float | None = None
         self.till = Till(attachment, self.bounds, self._meter, spool, clock, sent_at)
@@ -274,7 +278,7 @@ async def budgeted(ctx: JobContext, settings: AgentSettings | None = None) -> As
         settings.ledger_url, token_path=settings.token_file, patience_sec=ATTACH_PATIENCE_SECONDS
     ) as ledger:
         sent_at = clock.monotonic()
-        worker = f"{socket.gethostname()}/{ctx.job.id}"
+        worker = f"{settings.pod}/{ctx.job.id}"
         attachment = await ledger.attach(session_id, Attach(epoch=epoch, worker=worker))
         try:
             key = _key(settings, attachment)
@@ -282,9 +286,18 @@ async def budgeted(ctx: JobContext, settings: AgentSettings | None = None) -> As
             await _cannot_serve(ledger, attachment, str(error))
             raise NotServableError(str(error)) from error
         spool = Spool(settings.spool_dir, session_id, epoch, clock.wall().timestamp())
+        before = await recall(ledger, attachment.session, attachment.config.caps.contextTokens)
         link = PodLink(settings.spool_dir)
         budget = Budgeted(
-            ledger, attachment, key, spool, clock, link, sent_at=sent_at, use_interval=settings.use_interval
+            ledger,
+            attachment,
+            key,
+            spool,
+            clock,
+            link,
+            sent_at=sent_at,
+            use_interval=settings.use_interval,
+            before=before,
         )
         budget.keep(budget.listen(link.events()))
         try:

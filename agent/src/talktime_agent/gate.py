@@ -55,7 +55,7 @@ class Bounds:
             legs=Legs(snapshots[0], transcription),
             caps=Caps(config.caps.contextTokens, config.caps.responseSeconds),
             instruction_tokens=instruction_tokens_bound(
-                config.instructions, (config.greeting or "", config.wrapUp, config.closing)
+                config.instructions, (config.greeting or "", config.resume, config.wrapUp, config.closing)
             ),
             closing=config.closing,
             hold=max(1, attachment.grant.hold),

@@ -75,6 +75,10 @@ class GeminiMeter:
         """Tokens of the conversation at most: after the last metered answer, instructions included, and open ones."""
         return self._known_tokens + self.answer_tokens * len(self._open)
 
+    def text_added(self, tokens: int) -> None:
+        """Text we put into the conversation ourselves, in tokens (an upper bound)."""
+        self._known_tokens += tokens
+
     @property
     def pending_seconds(self) -> float:
         """Seconds of audio forwarded and not in a metered prompt yet."""

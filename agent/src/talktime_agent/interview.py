@@ -16,6 +16,7 @@ from talktime_ledger.wire import Grant
 from talktime_agent.apis import provider_fault, turn_detection
 from talktime_agent.budgeted import Budgeted
 from talktime_agent.close import may_delete_room, may_speak
+from talktime_agent.context import Memory, chat_context, interrupted, restorable
 from talktime_agent.crosscheck import differences
 from talktime_agent.gate import session_instructions
 from talktime_agent.goodbye import Goodbye
@@ -43,7 +44,12 @@ class Interview:
         self._told = budget.session
         self._config = budget.config
         self._till = budget.till
-        self._agent = Agent(instructions=session_instructions(budget.config))
+        self._resumed = interrupted(budget.session, budget.before)
+        self._memory = Memory(budget.ledger, budget.session, budget.before)
+        self._agent = Agent(
+            instructions=session_instructions(budget.config),
+            chat_ctx=chat_context(budget.before) if budget.before else None,
+        )
         self._session: AgentSession[None] = AgentSession(
             llm=budget.model,
             vad=None,
@@ -61,7 +67,9 @@ class Interview:
         self._wrap_up: Grant | None = None
         self._wrapped_up = False
         self._spoke = False
-        self._greeted = not self._config.greeting
+        # The first words after an interruption say so, whoever speaks first otherwise.
+        self._greeting = self._config.resume if self._resumed else self._config.greeting
+        self._greeted = not self._greeting
         self._idle_since = budget.clock.monotonic()
         self._pause = PAUSE_SECONDS if budget.answers_by_itself else WRAP_UP_IDLE_SECONDS
 
@@ -83,6 +91,9 @@ class Interview:
         self._presence.watch(self._ctx.room, on_down=self._on_media_down, on_up=self._on_media_up)
         self._session.on("agent_state_changed", self._on_agent_state)
         self._session.on("error", self._on_error)
+        if self._config.keepContext and restorable(self._told):
+            self._session.on("conversation_item_added", lambda event: self._memory.on_item(event.item))
+            self._budget.keep(self._memory.keep())
         self._budget.start(answer=self._answer, on_grant=self._on_grant, on_change=self._review)
         await self._ctx.connect()
         await self._session.start(
@@ -132,7 +143,7 @@ class Interview:
     def _answer(self) -> None:
         if not self._greeted:
             self._greeted = True
-            self._session.generate_reply(instructions=str(self._config.greeting))
+            self._session.generate_reply(instructions=str(self._greeting))
         elif self._wrap_up is not None and not self._wrapped_up:
             self._wrapped_up = True
             self._till.event("wrap_up_sent")

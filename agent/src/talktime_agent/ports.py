@@ -6,7 +6,18 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 from uuid import UUID
 
-from talktime_ledger.wire import Attach, Attachment, Close, CostList, Grant, ProviderReport, PushEvent, Use
+from talktime_ledger.wire import (
+    Attach,
+    Attachment,
+    Close,
+    CostList,
+    Grant,
+    ProviderReport,
+    PushEvent,
+    Session,
+    Use,
+)
+from talktime_ledger.wire_resume import Checkpoint, Lost
 
 
 class LedgerPort(Protocol):
@@ -17,6 +28,12 @@ class LedgerPort(Protocol):
     async def use(self, session_id: str | UUID, request: Use, *, patience_sec: float | None = None) -> Grant: ...
 
     async def close(self, session_id: str | UUID, request: Close) -> CostList: ...
+
+    async def lose(self, session_id: str | UUID, request: Lost) -> Session: ...
+
+    async def put_context(self, session_id: str | UUID, checkpoint: Checkpoint) -> bool: ...
+
+    async def context(self, session_id: str | UUID) -> Checkpoint: ...
 
     async def report_provider(self, namespace: str, name: str, report: ProviderReport) -> None: ...
 

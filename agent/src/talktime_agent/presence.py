@@ -21,6 +21,7 @@ class Presence:
         self._down_at: float | None = None
         self._left = False
         self._room_over = False
+        self._removed = False
 
     @property
     def there(self) -> bool:
@@ -30,6 +31,9 @@ class Presence:
     def over(self) -> str | None:
         """Why there is nobody to talk to any more, None while there may be."""
         now = self._monotonic()
+        if self._removed:
+            # Only the gateway does that, before it sends another agent: the room is that agent's.
+            return "fenced"
         if self._room_over:
             return "room_closed"
         if self._left or (self._gone_at is not None and now - self._gone_at > self._rejoin_grace):
@@ -57,9 +61,10 @@ class Presence:
         """The media path is back."""
         self._down_at = None
 
-    def ended(self) -> None:
-        """The room is over for us."""
+    def ended(self, *, removed: bool = False) -> None:
+        """The room is over for us; ``removed``: for us alone."""
         self._room_over = True
+        self._removed = self._removed or removed
 
     def watch(self, room: rtc.Room, *, on_down: Callable[[], None], on_up: Callable[[], None]) -> None:
         """Follows a room's events; ``on_down``/``on_up`` when nobody can hear, and when they can again."""
@@ -89,6 +94,6 @@ class Presence:
                 on_up()
 
         @room.on("disconnected")
-        def _ended(*_: object) -> None:
-            self.ended()
+        def _ended(reason: object = None) -> None:
+            self.ended(removed=reason == rtc.DisconnectReason.PARTICIPANT_REMOVED)
             on_down()

@@ -9,24 +9,39 @@ from pathlib import Path
 
 from talktime_ledger.client import Fenced, LedgerError, NotFound, SessionClosed
 from talktime_ledger.wire import Close
+from talktime_ledger.wire_resume import Lost
 
 from talktime_agent.ports import LedgerPort
 from talktime_agent.spool import Leftover, orphans
 
 logger = logging.getLogger("talktime.agent.recovery")
 
-SCAN_SECONDS = 2.0
+# Somebody is waiting in silence; a look is one listing and a lock per live session.
+SCAN_SECONDS = 0.5
 
 
-def closing_of(left: Leftover) -> Close:
-    """What the ledger is told about a session whose process died: its usage, and what was open at its bound."""
+def closing_of(left: Leftover, reason: str) -> Close:
+    """The last word of a session that ended in order while the ledger was away."""
     return Close(
         epoch=left.epoch,
         n=left.n + 1,
         usages=left.usages,
-        reason=left.reason or "agent_died",
+        reason=reason,
         turns=left.turns,
         duration_sec=max(0.0, left.last_at - left.opened_at),
+        unmetered=left.unmetered(),
+        events=left.events,
+    )
+
+
+def loss_of(left: Leftover) -> Lost:
+    """The last word of an agent whose process died: its usage, and what was open at its bound. The session goes on."""
+    return Lost(
+        epoch=left.epoch,
+        n=left.n + 1,
+        usages=left.usages,
+        reason="agent_died",
+        turns=left.turns,
         unmetered=left.unmetered(),
         events=left.events,
     )
@@ -64,7 +79,11 @@ class Recovery:
                 continue
             extra = {"session": left.session, "usages": len(left.usages), "open": len(left.holds)}
             try:
-                await self._ledger.close(left.session, closing_of(left))
+                if left.reason is None:
+                    # The room stays: the gateway's watcher sends the next agent there.
+                    await self._ledger.lose(left.session, loss_of(left))
+                else:
+                    await self._ledger.close(left.session, closing_of(left, left.reason))
             except Fenced:
                 # Another agent carries on; what was sent along is counted, and the room is that agent's.
                 orphan.done()
@@ -80,4 +99,6 @@ class Recovery:
                 logger.info("replayed the spool of a dead job", extra=extra)
                 orphan.done()
                 self._replayed()
+                if left.reason is None:
+                    continue
             await self._delete_room(left.session)

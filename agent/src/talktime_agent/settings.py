@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class AgentSettings(BaseSettings):
     livekit_url: str = Field(validation_alias="LIVEKIT_URL")
     livekit_api_key: str = Field(validation_alias="LIVEKIT_API_KEY")
     livekit_api_secret: SecretStr = Field(validation_alias="LIVEKIT_API_SECRET")
+    pod: str = Field(default_factory=socket.gethostname, description="what the heartbeat and attach call this pod")
     spool_dir: Path = Path("/var/spool/talktime")
     http_host: str = ""
     http_port: int = 8081

@@ -13,7 +13,7 @@ from typing import Protocol
 from talktime_ledger.core.gate import Decision
 from talktime_ledger.core.money import wire as money_text
 from talktime_ledger.core.pricing import price_or_bound
-from talktime_ledger.wire import Attachment, Grant, GrantState, SessionEvent, Unmetered, Usage, Use
+from talktime_ledger.wire import Attachment, Grant, GrantState, Session, SessionEvent, Unmetered, Usage, Use
 
 from talktime_agent.account import Account, Granted
 from talktime_agent.facts import Billed, Committed, Connected, Fact, Fault, Free, Opened, Refused, Unmeterable
@@ -88,6 +88,13 @@ def granted(grant: Grant) -> Granted:
     )
 
 
+def _seconds_before(session: Session, now: datetime) -> float:
+    """Seconds the session was held by agents that were lost."""
+    if session.losses == 0 or session.attached_at is None:
+        return 0.0
+    return max(0.0, (now - session.attached_at).total_seconds())
+
+
 class Till:
     """One session's money in this process."""
 
@@ -109,7 +116,8 @@ class Till:
         self._meter = meter
         self._journal = journal
         self._clock = clock
-        self._opened = clock.monotonic()
+        # Of the session, not of this agent: the one before may have talked for long.
+        self._opened = clock.monotonic() - _seconds_before(attachment.session, clock.wall())
         self._queue: dict[str, Usage] = {}
         self._events: list[SessionEvent] = []
         self._audio: dict[str, tuple[int, int]] = {}
@@ -267,7 +275,7 @@ class Till:
 
     @property
     def elapsed_sec(self) -> float:
-        """Seconds since attach."""
+        """Seconds since the session's first attach."""
         return self._clock.monotonic() - self._opened
 
     def cost_now(self) -> CostNow:

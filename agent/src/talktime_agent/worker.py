@@ -15,6 +15,7 @@ from talktime_ledger.client import LedgerClient
 
 from talktime_agent.entrypoint import entrypoint, prewarm
 from talktime_agent.gemini_hook import check_plugin
+from talktime_agent.heartbeat import beat
 from talktime_agent.joins import JoinPace
 from talktime_agent.metrics import AgentMetrics
 from talktime_agent.push import PushRelay
@@ -115,6 +116,9 @@ async def serve(settings: AgentSettings) -> int:
         relay = PushRelay(settings.spool_dir, metrics)
         helpers = [
             asyncio.create_task(_kept("recovery", recovery.run)),
+            asyncio.create_task(
+                _kept("heartbeat", lambda: beat(lambda: ledger.beat(settings.namespace, settings.name, settings.pod)))
+            ),
             asyncio.create_task(
                 _kept("push", lambda: relay.run(lambda: ledger.push(settings.namespace, settings.name)))
             ),

@@ -31,6 +31,7 @@ from .limits import KeyLimits
 from .media import Media
 from .metrics import CONTENT_TYPE, Metrics
 from .problems import Problem
+from .resume import Resume
 from .settings import Settings
 from .transport import Sightings
 from .webhooks import Webhooks
@@ -116,10 +117,16 @@ def _door(settings: Settings, ledger: LedgerClient, http: aiohttp.ClientSession,
     async def one_round() -> None:
         await census.round(datetime.now(UTC), time.monotonic())
 
+    resume = Resume(ledger, media, cache, metrics)
+
+    async def resume_lost() -> None:
+        await resume.round(time.monotonic())
+
     look = partial(follow_directory, ledger, cache)
     tasks = [
         asyncio.create_task(repeat("directory", look, settings.directory_interval_sec)),
         asyncio.create_task(repeat("census", one_round, settings.census_interval_sec)),
+        asyncio.create_task(repeat("resume", resume_lost, settings.resume_interval_sec)),
     ]
     return Door(
         settings,

@@ -24,7 +24,7 @@ from .media import Media, Sfu
 from .metrics import Metrics
 from .rooms import Present, SfuUnavailable, dispatch_metadata
 from .transport import Mode, Sightings
-from .watch import Act, Alone, Seen, decide, needs_dispatch, participants
+from .watch import Act, Alone, Seen, decide, needs_dispatch, of_epoch, participants
 
 log = logging.getLogger(__name__)
 
@@ -122,10 +122,11 @@ class Census:
             there[session.session_id] = bool(participants(present))
             seen = Seen(
                 (now - session.opened_at).total_seconds(),
-                session.attached_at is not None,
+                session.attached_at is not None and not session.lost,
                 exists,
                 present,
                 self._alone.seconds(session.session_id, monotonic),
+                session.lost,
             )
             await self._report(session.session_id, with_transport)
             await self._act(sfu, session, decide(seen, self._join_timeout), now.timestamp())
@@ -184,7 +185,7 @@ class Census:
 
     async def _act(self, sfu: Sfu, session: Session, act: Act, now: float) -> None:
         extra = {"session": session.session_id, "project": f"{session.namespace}/{session.project}"}
-        if act in (Act.CLOSE_GONE, Act.CLOSE_NO_SHOW):
+        if act in (Act.CLOSE_GONE, Act.CLOSE_NO_SHOW, Act.CLOSE_LOST):
             if not await self._closed(session, act):
                 return
             await sfu.rooms.delete(session.session_id)
@@ -200,7 +201,7 @@ class Census:
     async def _closed(self, session: Session, act: Act) -> bool:
         """Close, unless an agent attached since the round began: then the session is the agent's (law 5)."""
         fresh = await self._ledger.session(session.session_id)
-        if fresh.state != "open" or fresh.attached_at is not None:
+        if fresh.state != "open" or (fresh.attached_at is not None and not fresh.lost):
             return False
         try:
             await self._ledger.close(session.session_id, Close(epoch=fresh.epoch, reason=act.value))
@@ -212,7 +213,8 @@ class Census:
         """Dispatch again for a participant without an agent, if nobody took the last dispatch."""
         room = session.session_id
         dispatches = await sfu.rooms.dispatches(room)
-        if not needs_dispatch(dispatches, now, self._redispatch_after):
+        present = of_epoch(dispatches, dispatch_metadata(room, session.epoch))
+        if not needs_dispatch(present, now, self._redispatch_after):
             return False
         try:
             claimed = await self._ledger.claim(room, Claim(epoch=session.epoch + 1, reason="no_agent"))

@@ -18,6 +18,7 @@ from livekit.protocol.room import (
     DeleteRoomRequest,
     ListParticipantsRequest,
     ListRoomsRequest,
+    RoomParticipantIdentity,
 )
 
 from .tokens import OBSERVERS, SfuKeys
@@ -137,6 +138,11 @@ class Rooms:
             return ()
         gone = ParticipantInfo.State.DISCONNECTED
         return tuple(_present(info) for info in answer.participants if info.state != gone)
+
+    async def remove(self, room: str, identity: str) -> None:
+        """Take a participant out of the room; fine when it is not there."""
+        with suppress(_Missing), _asking():
+            await self._rooms.remove_participant(RoomParticipantIdentity(room=room, identity=identity))
 
     async def dispatches(self, room: str) -> tuple[Dispatch, ...]:
         """The room's agent dispatches, asked of the node that holds the room."""

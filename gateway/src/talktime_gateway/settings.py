@@ -21,6 +21,7 @@ class Settings(BaseSettings):
 
     directory_interval_sec: float = Field(2.0, gt=0)
     census_interval_sec: float = Field(5.0, gt=0, description="How often open sessions and rooms are compared.")
+    resume_interval_sec: float = Field(0.5, gt=0, description="How often lost agents are looked for.")
     transport_interval_sec: float = Field(15.0, gt=0, description="How often participant-seconds go to the ledger.")
     join_timeout_sec: float = Field(60.0, gt=0, description="A session nobody joined is closed after this.")
     redispatch_after_sec: float = Field(5.0, gt=0, description="A participant without an agent: dispatch again.")

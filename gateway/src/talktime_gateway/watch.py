@@ -6,7 +6,7 @@ session an agent has attached to is the agent's to close (law 5).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,19 +22,24 @@ class Act(StrEnum):
     NOTHING = "nothing"
     CLOSE_GONE = "room_vanished"
     CLOSE_NO_SHOW = "nobody_joined"
+    CLOSE_LOST = "agent_died"
     DELETE_ROOM = "participant_left"
     REDISPATCH = "redispatch"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One open session as seen now. Ages are seconds; ``alone_sec``: how long this replica has seen nobody there."""
+    """One open session as seen now. Ages are seconds; ``alone_sec``: how long this replica has seen nobody there.
+
+    ``attached``: an agent has it; ``lost``: it had one.
+    """
 
     age_sec: float
     attached: bool
     room_exists: bool
     present: tuple[Present, ...]
     alone_sec: float
+    lost: bool = False
 
 
 def participants(present: Sequence[Present]) -> list[Present]:
@@ -44,6 +49,9 @@ def participants(present: Sequence[Present]) -> list[Present]:
 
 def decide(seen: Seen, join_timeout: float) -> Act:
     """Close what was never used, end what was left; REDISPATCH means "look at its dispatches"."""
+    if seen.lost and not participants(seen.present):
+        # Its participant may be on the way back, or to another place: the session is kept for them a while.
+        return Act.CLOSE_LOST if seen.alone_sec > join_timeout else Act.NOTHING
     if not seen.room_exists:
         return Act.CLOSE_GONE if not seen.attached and seen.age_sec > join_timeout else Act.NOTHING
     if participants(seen.present):
@@ -65,6 +73,53 @@ def needs_dispatch(dispatches: Sequence[Dispatch], now: float, after_sec: float)
     newest = max(d.created_at for d in dispatches)
     patience = STUCK_DISPATCH_SEC if any(d.alive for d in dispatches) else after_sec
     return now - newest > patience
+
+
+def of_epoch(dispatches: Sequence[Dispatch], metadata: str) -> list[Dispatch]:
+    """The dispatches that carry exactly this: those for agents of earlier epochs wake nobody any more."""
+    return [dispatch for dispatch in dispatches if dispatch.metadata == metadata]
+
+
+MOST_LOSSES = 3
+"""So many agents of one session are replaced; when the next one dies, the reason is hardly in the agent."""
+
+RETURN_SEC = 20.0
+"""A lost session whose participant is not there is kept so long before it is given up."""
+
+
+class Next(StrEnum):
+    """What becomes of a session that lost its agent."""
+
+    WAIT = "wait"
+    RESTAFF = "restaffed"
+    GIVE_UP = "gave_up"
+
+
+def next_of(losses: int, silent: bool, present: Sequence[Present], waited_sec: float) -> Next:
+    """``losses`` counted so far (a ``silent`` agent's is counted by the claim that follows); ``present``: in its room.
+
+    ``waited_sec``: since this replica saw it lost.
+    """
+    if losses + silent > MOST_LOSSES:
+        return Next.GIVE_UP
+    if participants(present):
+        return Next.RESTAFF
+    return Next.GIVE_UP if waited_sec > RETURN_SEC else Next.WAIT
+
+
+class Since:
+    """Since when each of some sessions is seen; forgets those that are not seen any more. Monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def note(self, sessions: Iterable[str], now: float) -> None:
+        """These, and only these, are seen now."""
+        self._since = {session: self._since.get(session, now) for session in sessions}
+
+    def seconds(self, session: str, now: float) -> float:
+        """How long; 0 for one that is not seen."""
+        return now - self._since.get(session, now)
 
 
 class Alone:

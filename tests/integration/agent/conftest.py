@@ -53,6 +53,7 @@ from talktime_ledger.wire import (
     SessionConfig,
     Use,
 )
+from talktime_ledger.wire_resume import Checkpoint, Kept, Lost
 from talktime_simulator.participants.door import Entry, claims_of
 
 ROOT = Path(__file__).parents[3]
@@ -94,6 +95,8 @@ class Book:
     uses: list[Use] = field(default_factory=list)
     grants: dict[int, Grant] = field(default_factory=dict)
     wrapped: bool = False
+    lost: Lost | None = None
+    context: Checkpoint = field(default_factory=lambda: Checkpoint(epoch=1))
     closed: Close | None = None
     closed_at: float | None = None
 
@@ -111,6 +114,7 @@ class MemoryLedger:
         self.books: dict[str, Book] = {}
         self.reports: list[ProviderReport] = []
         self.clips: dict[str, bytes] = {}
+        self.beats: set[str] = set()
         self.away = False
         self.soft_percent = 80
         self.streams: set[web.StreamResponse] = set()
@@ -206,6 +210,10 @@ class MemoryLedger:
                 web.post("/v1/sessions/{id}/attach", self._attach),
                 web.post("/v1/sessions/{id}/use", self._use),
                 web.post("/v1/sessions/{id}/close", self._close),
+                web.post("/v1/sessions/{id}/lost", self._lost),
+                web.put("/v1/sessions/{id}/context", self._put_context),
+                web.get("/v1/sessions/{id}/context", self._context),
+                web.put("/v1/projects/{ns}/{name}/workers/{host}", self._beat),
                 web.get("/v1/push/{ns}/{name}", self._push),
                 web.post("/v1/projects/{ns}/{name}/provider-report", self._report),
                 web.get("/v1/projects/{ns}/{name}/clips/{key}", self._clip),
@@ -261,6 +269,27 @@ class MemoryLedger:
             book.posted += sum((item.usd for item in told.unmetered), money.ZERO)
             book.reserved = money.ZERO
         return _json(CostList(session_id=request.match_info["id"], posted=book.posted, costs=()))
+
+    async def _lost(self, request: web.Request) -> web.Response:
+        book = self.books[request.match_info["id"]]
+        told = Lost.model_validate_json(await request.read())
+        self.post(book, told.usages)
+        if told.epoch < book.epoch:
+            return _problem(409, ProblemReason.FENCED)
+        book.lost = told
+        book.posted += sum((item.usd for item in told.unmetered), money.ZERO)
+        return _json(self.session(request.match_info["id"]))
+
+    async def _put_context(self, request: web.Request) -> web.Response:
+        self.books[request.match_info["id"]].context = Checkpoint.model_validate_json(await request.read())
+        return _json(Kept(kept=True))
+
+    async def _context(self, request: web.Request) -> web.Response:
+        return _json(self.books[request.match_info["id"]].context)
+
+    async def _beat(self, request: web.Request) -> web.Response:
+        self.beats.add(request.match_info["host"])
+        return web.json_response({})
 
     async def _push(self, request: web.Request) -> web.StreamResponse:
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -193,6 +194,8 @@ class FakeLedger:
             return self._directory(request)
         if path == "/sessions" and request.method == "POST":
             return self._open(body)
+        if path == "/sessions/lost":
+            return httpx.Response(200, json={"sessions": []})
         if path == "/sessions":
             rows = [s for s in self.sessions.values() if s["state"] == request.url.params.get("state", s["state"])]
             return httpx.Response(200, json={"sessions": rows})
@@ -456,6 +459,7 @@ def real_ledger(postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> 
         "TALKTIME_DATABASE_URL": asyncio.run(own_database(postgres_dsn, "gateway")),
         "TALKTIME_JWKS_FILE": str(home / "jwks.json"),
         "TALKTIME_JWT_ISSUER": "test",
+        "TALKTIME_CONTEXT_KEYS": base64.b64encode(bytes(range(32))).decode(),
         "TALKTIME_HOST": "127.0.0.1",
         "TALKTIME_PORT": str(port),
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from talktime_agent.heartbeat import BEAT_SECONDS, beat
 from talktime_agent.joins import JoinPace
 from talktime_agent.metrics import AgentMetrics
 from talktime_agent.push import PodLink, PushRelay, concerns
@@ -20,6 +21,7 @@ from talktime_agent.worker import FULL_LOAD, accepting, load
 from talktime_ledger.client import Fenced, SessionClosed, Unavailable
 from talktime_ledger.core.usage import UsageKind
 from talktime_ledger.wire import Close, PushEvent, Usage
+from talktime_ledger.wire_resume import Lost
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -65,9 +67,15 @@ class Ledger:
     def __init__(self, error: Exception | None) -> None:
         self.error = error
         self.closes: list[Close] = []
+        self.losses: list[Lost] = []
 
     async def close(self, session_id: str, request: Close) -> None:
         self.closes.append(request)
+        if self.error:
+            raise self.error
+
+    async def lose(self, session_id: str, request: Lost) -> None:
+        self.losses.append(request)
         if self.error:
             raise self.error
 
@@ -75,7 +83,7 @@ class Ledger:
 @pytest.mark.parametrize(
     ("error", "kept", "deleted"),
     [
-        (None, False, True),
+        (None, False, False),
         (SessionClosed("x"), False, True),
         (Fenced("x"), False, False),
         (Unavailable("x"), True, False),
@@ -97,13 +105,49 @@ async def test_a_dead_jobs_spool_is_replayed_until_the_ledger_has_it(
 
     ledger: Any = Ledger(error)
     await Recovery(ledger, pod, delete_room=delete_room, replayed=lambda: replayed.append(True)).once()
-    (told,) = ledger.closes
-    assert (told.reason, told.epoch, told.n, told.duration_sec) == ("agent_died", 1, 1, 31.0)
+    (told,) = ledger.losses
+    assert ledger.closes == []
+    assert (told.reason, told.epoch, told.n) == ("agent_died", 1, 1)
     assert [item.key for item in told.usages] == ["k"]
     assert [item.key for item in told.unmetered] == ["open"]
     assert spool.path.exists() is kept
     assert rooms == (["s1"] if deleted else [])
     assert replayed == ([True] if error is None else [])
+
+
+async def test_a_session_that_ended_in_order_is_closed_and_its_room_goes(pod: Path) -> None:
+    spool = Spool(pod, "s1", 1, 100.0)
+    spool.write("closed", 131.0, reason="participant_left")
+    spool.abandon()
+    rooms: list[str] = []
+
+    async def delete_room(name: str) -> None:
+        rooms.append(name)
+
+    ledger: Any = Ledger(None)
+    await Recovery(ledger, pod, delete_room=delete_room, replayed=lambda: None).once()
+    (told,) = ledger.closes
+    assert (told.reason, told.epoch, told.duration_sec) == ("participant_left", 1, 31.0)
+    assert (ledger.losses, rooms) == ([], ["s1"])
+
+
+async def test_a_heartbeat_that_is_not_heard_is_followed_by_the_next() -> None:
+    told: list[float] = []
+    naps: list[float] = []
+
+    async def tell() -> None:
+        told.append(1)
+        if len(told) == 1:
+            raise Unavailable("away")
+
+    async def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await beat(tell, sleep)
+    assert (len(told), naps) == (3, [BEAT_SECONDS] * 3)
 
 
 async def test_jobs_are_accepted_at_the_pods_pace_and_declined_when_it_is_crowded() -> None:

@@ -32,6 +32,7 @@ from talktime_ledger.core.pricing import price
 from talktime_ledger.core.usage import Usage, UsageKind
 from talktime_ledger.resources.project import OnLedgerOutage
 from talktime_ledger.wire import Attachment, Close, Grant, Use
+from talktime_ledger.wire_resume import Lost
 
 Result = TypeVar("Result")
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -100,6 +101,7 @@ class Books:
     reserved: Decimal = NOTHING
     n: int = 0
     closed: str | None = None
+    lost: bool = False
     asked: list[float] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     answers: dict[int, Grant] = field(default_factory=dict)
@@ -129,6 +131,16 @@ class Books:
         if self.closed is None:
             self._stop(request.epoch)
             self.closed, self.reserved = request.reason, NOTHING
+        if self.mode == "forgetful":
+            raise Unavailable("the answer was lost")
+
+    async def lose(self, session_id: str, request: Lost) -> None:
+        await self._line()
+        self._post({usage.key: usage.meters for usage in request.usages})
+        for item in request.unmetered:
+            self._book(item.key, item.usd)
+        self._stop(request.epoch)
+        self.lost = True
         if self.mode == "forgetful":
             raise Unavailable("the answer was lost")
 

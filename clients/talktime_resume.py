@@ -1,0 +1,148 @@
+"""Talktime: go on with an interview whose media server died. One file; needs `livekit` and `aiohttp`.
+
+    first = {"server_url": ..., "participant_token": ...}          # what the front door answered
+    keeper = Keeper(room, url, headers, first["participant_token"], on_moved=publish_microphone)
+    await room.connect(first["server_url"], first["participant_token"])
+    await keeper.ended                                             # the interview is over
+    keeper.stop()                                                  # or: the participant hangs up
+
+When the connection has been reconnecting for 3 s, or is lost, the front door is asked again, every 2 s (or what
+Retry-After says), with the room's name and the old token. 201: connect with what came (what was published must be
+published again). 425, 429, 5xx, no network: wait and ask again. 404: the interview has ended. If the connection heals
+by itself meanwhile, nothing moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+FIRST_SEC = 3.0
+EVERY_SEC = 2.0
+PATIENCE_SEC = 120.0
+USELESS = frozenset({400, 401, 403, 404})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where to connect."""
+
+    server_url: str
+    participant_token: str
+
+
+def room_of(token: str) -> str:
+    """The room a LiveKit token is for."""
+    part = token.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return str(claims["video"]["room"])
+
+
+async def reask(
+    http: aiohttp.ClientSession,
+    url: str,
+    headers: Mapping[str, str],
+    token: str,
+    *,
+    patience_sec: float = PATIENCE_SEC,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> Entry | None:
+    """Asks until there is an answer; None when the interview has ended, asking is of no use, or the patience is over.
+
+    ``headers`` carry the credential used before (or the ticket is in ``url``); ``token``: the one used so far.
+    """
+    until = now() + patience_sec
+    more = {**headers, "X-Talktime-Previous-Token": token}
+    while now() < until:
+        wait = EVERY_SEC
+        try:
+            async with http.post(url, json={"room_name": room_of(token)}, headers=more) as answer:
+                if answer.status == 201:
+                    told = await answer.json()
+                    return Entry(told["server_url"], told["participant_token"])
+                if answer.status in USELESS:
+                    return None
+                wait = float(answer.headers.get("Retry-After") or EVERY_SEC)
+        except (aiohttp.ClientError, TimeoutError):
+            pass  # no network: ask again
+        await sleep(wait)
+    return None
+
+
+class Keeper:
+    """Follows a ``livekit.rtc.Room`` and moves it when it must."""
+
+    def __init__(
+        self,
+        room: Any,
+        url: str,
+        headers: Mapping[str, str],
+        token: str,
+        *,
+        on_moved: Callable[[], Awaitable[None]] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._room = room
+        self._url = url
+        self._headers = dict(headers)
+        self._token = token
+        self._on_moved = on_moved
+        self._sleep = sleep
+        self._asking: asyncio.Task[None] | None = None
+        self._moving = False
+        self._stopped = False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        room.on("reconnecting", lambda *_: self._lost(FIRST_SEC))
+        room.on("reconnected", lambda *_: self._healed())
+        room.on("disconnected", lambda *_: self._gone())
+
+    def stop(self) -> None:
+        """The participant has hung up: nothing is asked any more."""
+        self._stopped = True
+        self._healed()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _lost(self, after_sec: float) -> None:
+        if not (self._moving or self._stopped or self._asking):
+            self._asking = asyncio.ensure_future(self._ask(after_sec))
+
+    def _healed(self) -> None:
+        if self._asking is not None and not self._moving:
+            self._asking.cancel()
+            self._asking = None
+
+    def _gone(self) -> None:
+        self._healed()
+        self._lost(0.0)
+
+    async def _ask(self, after_sec: float) -> None:
+        await self._sleep(after_sec)
+        async with aiohttp.ClientSession() as http:
+            while True:
+                entry = await reask(http, self._url, self._headers, self._token, sleep=self._sleep)
+                if entry is None:
+                    self._asking = None
+                    self.stop()
+                    return
+                self._token = entry.participant_token
+                self._moving = True
+                try:
+                    await self._room.disconnect()
+                    await self._room.connect(entry.server_url, entry.participant_token)
+                    if self._on_moved is not None:
+                        await self._on_moved()
+                    self._asking = None
+                    return
+                except Exception:
+                    await self._sleep(EVERY_SEC)
+                finally:
+                    self._moving = False

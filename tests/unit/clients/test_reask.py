@@ -1,0 +1,179 @@
+"""The client helpers against a fake front door: wait when told to wait, move when told to, end when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+CLIENTS = Path(__file__).parents[3] / "clients"
+
+
+def _token(room: str) -> str:
+    body = base64.urlsafe_b64encode(json.dumps({"video": {"room": room}}).encode()).decode().rstrip("=")
+    return f"e30.{body}.sig"
+
+
+@pytest.fixture(scope="module")
+def client() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("talktime_resume", CLIENTS / "talktime_resume.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Door:
+    """Answers in the given order; keeps what was asked."""
+
+    def __init__(self, *answers: tuple[int, dict[str, str], Any]) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[dict[str, str], Any]] = []
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append((dict(request.headers), await request.json()))
+        status, headers, body = self.answers.pop(0)
+        return web.json_response(body, status=status, headers=headers)
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Callable[..., Any]]:
+    runners: list[web.AppRunner] = []
+
+    async def make(*answers: tuple[int, dict[str, str], Any]) -> Door:
+        told = Door(*answers)
+        app = web.Application()
+        app.router.add_post("/token", told.answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        runners.append(runner)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        told.url = f"http://127.0.0.1:{runner.addresses[0][1]}/token"
+        return told
+
+    yield make
+    for runner in runners:
+        await runner.cleanup()
+
+
+class Naps:
+    """Sleeps that only write down how long."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+MOVED = (201, {}, {"server_url": "wss://b", "participant_token": _token("r1")})
+
+
+async def test_it_waits_as_told_and_moves(client: ModuleType, door: Callable[..., Any]) -> None:
+    front, naps = (
+        await door((425, {"Retry-After": "2"}, {}), (503, {"Retry-After": "7"}, {}), (500, {}, {}), MOVED),
+        Naps(),
+    )
+    async with aiohttp.ClientSession() as http:
+        entry = await client.reask(http, front.url, {"Authorization": "Bearer tts_x"}, _token("r1"), sleep=naps)
+    assert (entry.server_url, entry.participant_token) == ("wss://b", _token("r1"))
+    assert naps.slept == [2.0, 7.0, 2.0]
+    headers, body = front.asked[0]
+    assert body == {"room_name": "r1"}
+    assert headers["X-Talktime-Previous-Token"] == _token("r1")
+    assert headers["Authorization"] == "Bearer tts_x"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+async def test_it_stops_where_asking_is_of_no_use(client: ModuleType, door: Callable[..., Any], status: int) -> None:
+    front, naps = await door((status, {}, {})), Naps()
+    async with aiohttp.ClientSession() as http:
+        assert await client.reask(http, front.url, {}, _token("r1"), sleep=naps) is None
+    assert naps.slept == []
+
+
+async def test_it_asks_again_without_a_network_until_its_patience_is_over(client: ModuleType) -> None:
+    clock = [0.0]
+
+    async def nap(seconds: float) -> None:
+        clock[0] += seconds
+
+    async with aiohttp.ClientSession() as http:
+        url = "http://127.0.0.1:9/token"
+        assert await client.reask(http, url, {}, _token("r"), patience_sec=10, sleep=nap, now=lambda: clock[0]) is None
+    assert clock[0] == 10
+
+
+class Room:
+    """As much of a livekit Room as the helper touches."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Callable[..., None]] = {}
+        self.did: list[Any] = []
+
+    def on(self, event: str, handler: Callable[..., None]) -> None:
+        self.handlers[event] = handler
+
+    async def disconnect(self) -> None:
+        self.did.append("disconnect")
+        self.handlers["disconnected"]()
+
+    async def connect(self, url: str, token: str) -> None:
+        self.did.append((url, token))
+
+
+async def test_a_room_that_keeps_reconnecting_is_moved_once(client: ModuleType, door: Callable[..., Any]) -> None:
+    front, naps, room = await door((425, {}, {}), MOVED), Naps(), Room()
+    moved = asyncio.Event()
+
+    async def on_moved() -> None:
+        moved.set()
+
+    keeper = client.Keeper(room, front.url, {}, _token("r1"), on_moved=on_moved, sleep=naps)
+    room.handlers["reconnecting"]()
+    room.handlers["reconnecting"]()
+    await asyncio.wait_for(moved.wait(), 10)
+    assert room.did == ["disconnect", ("wss://b", _token("r1"))]
+    assert naps.slept == [3.0, 2.0]
+    assert not keeper.ended.done()
+
+
+async def test_a_connection_that_heals_moves_nothing(client: ModuleType, door: Callable[..., Any]) -> None:
+    front, room = await door(), Room()
+    client.Keeper(room, front.url, {}, _token("r1"))
+    room.handlers["reconnecting"]()
+    await asyncio.sleep(0)
+    room.handlers["reconnected"]()
+    await asyncio.sleep(0)
+    assert (front.asked, room.did) == ([], [])
+
+
+async def test_the_end_of_the_interview_is_told(client: ModuleType, door: Callable[..., Any]) -> None:
+    front, room = await door((404, {}, {})), Room()
+    keeper = client.Keeper(room, front.url, {}, _token("r1"))
+    room.handlers["disconnected"]()
+    await asyncio.wait_for(keeper.ended, 10)
+    assert room.did == []
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed here")
+def test_the_javascript_helper() -> None:
+    done = subprocess.run(
+        ["node", "--test", str(CLIENTS / "talktime-resume.test.mjs")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

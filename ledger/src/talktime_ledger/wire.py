@@ -144,6 +144,7 @@ class NodeState(StrEnum):
 
     READY = "Ready"
     DRAINING = "Draining"
+    MOVING = "Moving"
     SICK = "Sick"
     UNKNOWN = "Unknown"
 

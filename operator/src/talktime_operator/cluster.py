@@ -11,7 +11,7 @@ from talktime_ledger.resources.project import ProjectSpec
 from talktime_ledger.resources.rate_card import RateCardSpec
 
 from talktime_operator.names import Key
-from talktime_operator.observed import Child, Pod, Resource
+from talktime_operator.observed import Child, Machine, Pod, Resource
 
 Index = Mapping[Any, Iterable[Any]]
 CHILD_KINDS: Mapping[str, tuple[str, str, str]] = {
@@ -65,6 +65,16 @@ class Cluster:
         """All pods of Projects (`project`) or of pools (`pool`)."""
         index = self.indices.get("pods", {})
         return [pod for entry in list(index) if entry[0] == scope for pod in index.get(entry, ())]
+
+    def leaving_machines(self) -> frozenset[str]:
+        """Kubernetes nodes that are cordoned or about to be taken away."""
+        machines: list[Machine] = self._all("machines")
+        return frozenset(m.name for m in machines if m.leaving)
+
+    def nodes_of_pool(self, key: Key) -> tuple[Child, ...]:
+        """The StatefulSets of a pool, one per SFU node."""
+        sets = self.children("StatefulSet")
+        return tuple(c for c in sets if (c.key.namespace, c.pool) == key and not c.deleting)
 
     def child(self, kind: str, key: Key) -> Child | None:
         return cast("Child | None", self._one(f"child_{kind}", key))

@@ -9,7 +9,9 @@ from typing import Any
 
 from talktime_operator.names import MANAGER, Manifest, Owner
 
-GOOD_WHEN_FALSE = frozenset({"Paused"})
+GOOD_WHEN_FALSE = frozenset({"Paused", "PortClash"})
+TOLD_APART = frozenset({"Draining"})
+"""Conditions whose story is told by events of their own: one per node that begins and ends."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ def transitions(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str
     old = {c["type"]: c for c in before}
     out = []
     for c in after:
+        if c["type"] in TOLD_APART:
+            continue
         good = (c["status"] == "True") != (c["type"] in GOOD_WHEN_FALSE)
         previous = old.get(c["type"])
         if previous is None:

@@ -17,7 +17,7 @@ from talktime_ledger.resources.schema import Kind
 
 from talktime_operator.cluster import CHILD_KINDS, Cluster
 from talktime_operator.names import POOL_LABEL, PROJECT_LABEL, SELECTOR, Key
-from talktime_operator.observed import Child, Pod, Resource
+from talktime_operator.observed import Child, Machine, Pod, Resource
 
 
 class Item(NamedTuple):
@@ -67,6 +67,7 @@ def build_registry(cluster: Cluster, enqueue: Enqueue, forget_child: Forget) -> 
     for name, resource in CHILD_KINDS.items():
         _child(registry, cluster, enqueue, forget_child, name, resource)
     _pods(registry, cluster, enqueue)
+    _machines(registry, cluster, enqueue)
     return registry
 
 
@@ -127,10 +128,24 @@ def _pods(registry: kopf.OperatorRegistry, cluster: Cluster, enqueue: Enqueue) -
             enqueue(item)
 
 
+def _machines(registry: kopf.OperatorRegistry, cluster: Cluster, enqueue: Enqueue) -> None:
+    @kopf.index("", "v1", "nodes", id="machines", registry=registry)
+    async def remember(body: kopf.Body, **_: Any) -> Any:
+        machine = Machine.parse(body)
+        return {machine.name: machine}
+
+    @kopf.on.event("", "v1", "nodes", id="machines_changed", registry=registry)
+    async def changed(name: str, **kwargs: Any) -> None:
+        _bind(cluster, kwargs)
+        for pod in cluster.pods("pool"):
+            if pod.node == name:
+                enqueue(Item("pool", Key(pod.key.namespace, pod.pool)))
+
+
 def _bind(cluster: Cluster, kwargs: Mapping[str, Any]) -> None:
     """kopf hands the indices to handlers only, and calls handlers only when every index is complete."""
     if not cluster.complete:
-        wanted = ["pods", *(index for _, _, index, _ in OWN), *(f"child_{kind}" for kind in CHILD_KINDS)]
+        wanted = ["pods", "machines", *(index for _, _, index, _ in OWN), *(f"child_{kind}" for kind in CHILD_KINDS)]
         cluster.indices = {name: kwargs[name] for name in wanted}
 
 

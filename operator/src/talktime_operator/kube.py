@@ -12,7 +12,15 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 from prometheus_client import Counter
 
-from talktime_operator.names import DELETION_COST, HASH_ANNOTATION, MANAGER, Key, Manifest
+from talktime_operator.names import (
+    DELETION_COST,
+    DRAIN_ANNOTATION,
+    DRAINED_LABEL,
+    HASH_ANNOTATION,
+    MANAGER,
+    Key,
+    Manifest,
+)
 from talktime_operator.settings import OperatorSettings
 
 PATHS: Mapping[str, tuple[str, str]] = {
@@ -100,10 +108,13 @@ class Kube:
                 return None
             raise
 
-    async def delete(self, kind: str, key: Key) -> None:
-        """Absent afterwards."""
+    async def delete(self, kind: str, key: Key, grace: int | None = None, orphan: bool = False) -> None:
+        """Absent afterwards, or on its way. `grace` in seconds, None = the object's own; `orphan` keeps its pods."""
+        options: Manifest = {"propagationPolicy": "Orphan" if orphan else "Background"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
         try:
-            await self._call("DELETE", kind, self._path(kind, key), [], None, None)
+            await self._call("DELETE", kind, self._path(kind, key), [], options, "application/json")
         except KubeError as error:
             if error.status != 404:
                 raise
@@ -127,7 +138,18 @@ class Kube:
 
     async def set_deletion_cost(self, pod: Key, cost: str) -> None:
         """Written once, right before a scale-down; a pod that is gone is fine."""
-        body = {"metadata": {"annotations": {DELETION_COST: cost}}}
+        await self._mark(pod, {"annotations": {DELETION_COST: cost}})
+
+    async def set_drain(self, pod: Key, mark: str | None) -> None:
+        """The mark of a drain, None takes it away; a pod that is gone is fine."""
+        await self._mark(pod, {"annotations": {DRAIN_ANNOTATION: mark}})
+
+    async def release(self, pod: Key) -> None:
+        """Its drain has ended: the PodDisruptionBudget holds it no longer."""
+        await self._mark(pod, {"labels": {DRAINED_LABEL: "true"}})
+
+    async def _mark(self, pod: Key, metadata: Manifest) -> None:
+        body = {"metadata": metadata}
         try:
             await self._call("PATCH", "Pod", self._path("Pod", pod), [("fieldManager", MANAGER)], body, MERGE)
         except KubeError as error:

@@ -29,6 +29,7 @@ from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.login import login
 from talktime_operator.metrics import TalktimeCollector, reconcile_seconds, reconciles_total
 from talktime_operator.names import Key
+from talktime_operator.pools.nodes import ports_of
 from talktime_operator.pools.reconcile import Pools
 from talktime_operator.projects.reconcile import Projects
 from talktime_operator.pushed import Pushed
@@ -189,7 +190,7 @@ class Operator:
             pool = self.cluster.pool(key)
             if pod.component == "sfu" and pool is not None and pool.spec is not None:
                 threshold = pool.spec.health.failure_threshold
-                targets.append(Target(pod, key, pool.spec.network.ports, threshold))
+                targets.append(Target(pod, key, ports_of(pod, pool.spec.network.ports), threshold))
         for key in await self._sfus.round(targets):
             self._queue.add(Item("pool", key))
 

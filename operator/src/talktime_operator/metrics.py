@@ -6,6 +6,7 @@ Base units, money ends in `_usd`, no session is ever a label, and what is not kn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,6 +15,7 @@ from talktime_ledger.wire import BudgetState
 
 from talktime_operator.cluster import Cluster
 from talktime_operator.ledger_sync import LedgerSync
+from talktime_operator.pools.drain import TIME
 
 reconciles_total = Counter("talktime_operator_reconciles_total", "Reconciles by kind and result.", ["kind", "result"])
 reconcile_seconds = Histogram("talktime_operator_reconcile_duration_seconds", "Duration of one reconcile.", ["kind"])
@@ -35,10 +37,17 @@ BUDGET = {
 class TalktimeCollector(Collector):
     """Reads what is known at the moment of a scrape; nothing is kept twice."""
 
-    def __init__(self, cluster: Cluster, ledger: LedgerSync, queue_length: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        ledger: LedgerSync,
+        queue_length: Callable[[], int],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._cluster = cluster
         self._ledger = ledger
         self._queue_length = queue_length
+        self._now = now
 
     def collect(self) -> Iterator[Metric]:
         yield from self._money()
@@ -112,6 +121,14 @@ class TalktimeCollector(Collector):
             labels=["kind", "namespace", "name", "type", "reason"],
         )
         nodes = GaugeMetricFamily("talktime_pool_nodes", "SFU nodes by state.", labels=[*POOL, "state"])
+        sessions = GaugeMetricFamily(
+            "talktime_sfu_node_sessions", "Rooms on one SFU node; no series while not known.", labels=[*POOL, "node"]
+        )
+        remaining = GaugeMetricFamily(
+            "talktime_sfu_drain_remaining_seconds",
+            "Until a draining SFU node's deadline, 0 from then on.",
+            labels=[*POOL, "node"],
+        )
         rooms = GaugeMetricFamily("talktime_pool_rooms", "Rooms on all nodes of the pool.", labels=POOL)
         for project in self._cluster.projects():
             status = project.status.get("agents") or {}
@@ -122,6 +139,12 @@ class TalktimeCollector(Collector):
             counts: dict[str, int] = {}
             for node in pool.status.get("nodes") or ():
                 counts[node["state"]] = counts.get(node["state"], 0) + 1
+                if "rooms" in node:
+                    sessions.add_metric([*pool.key, node["name"]], node["rooms"])
+                if "drainDeadline" in node:
+                    until = datetime.strptime(node["drainDeadline"], TIME).replace(tzinfo=UTC)
+                    left = max(0.0, (until - self._now()).total_seconds())
+                    remaining.add_metric([*pool.key, node["name"]], left)
             for name, count in counts.items():
                 nodes.add_metric([*pool.key, name], count)
             if "sessions" in pool.status:
@@ -137,4 +160,4 @@ class TalktimeCollector(Collector):
                     if c["status"] != "Unknown":
                         labels = [kind, *each.key, c["type"], c["reason"]]
                         condition.add_metric(labels, float(c["status"] == "True"))
-        yield from (agents, condition, nodes, rooms)
+        yield from (agents, condition, nodes, rooms, sessions, remaining)

@@ -12,6 +12,14 @@ POOL_LABEL = "talktime.dev/pool"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 PAUSED_ANNOTATION = "talktime.dev/paused"
 HASH_ANNOTATION = "talktime.dev/applied"
+NODE_LABEL = "talktime.dev/node"
+"""On an SFU pod: the StatefulSet of that node."""
+DRAINED_LABEL = "talktime.dev/drained"
+"""On an SFU pod whose drain has ended: the pool's PodDisruptionBudget holds it no longer."""
+DRAIN_ANNOTATION = "talktime.dev/drain"
+"""On an SFU pod that drains: since when and why (pools/drain.py, Mark)."""
+TEMPLATE_ANNOTATION = "talktime.dev/template"
+"""On an SFU pod: the fingerprint of the template it was made from."""
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 Manifest = dict[str, Any]
@@ -62,6 +70,11 @@ def access_secret(project: str) -> str:
 
 def sfu(pool: str) -> str:
     return f"sfu-{pool}"
+
+
+def sfu_node(pool: str, number: int) -> str:
+    """StatefulSet of one SFU node; its pod is the same with `-0`."""
+    return f"sfu-{pool}-{number}"
 
 
 def agent_labels(project: str) -> dict[str, str]:

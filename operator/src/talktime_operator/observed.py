@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 from talktime_ledger.resources.schema import Spec
 
-from .names import HASH_ANNOTATION, PAUSED_ANNOTATION, POOL_LABEL, PROJECT_LABEL, Key, Manifest
+from .names import (
+    DRAIN_ANNOTATION,
+    DRAINED_LABEL,
+    HASH_ANNOTATION,
+    NODE_LABEL,
+    PAUSED_ANNOTATION,
+    POOL_LABEL,
+    PROJECT_LABEL,
+    TEMPLATE_ANNOTATION,
+    Key,
+    Manifest,
+)
+
+LEAVING_TAINTS = frozenset({"karpenter.sh/disrupted", "ToBeDeletedByClusterAutoscaler"})
+"""Put on a machine by autoscalers before they take it away; they do not always cordon it."""
 
 SpecModel = TypeVar("SpecModel", bound=Spec)
 
@@ -59,6 +73,57 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class SfuMarks:
+    """What only SFU pods have. `slot`: the StatefulSet of its node; `drain`: the drain's mark as text; `drained`: its
+    drain has ended; `homeless`: the scheduler finds no machine; `ends`: when a terminating pod is killed, RFC 3339;
+    `ports`: host ports by name, as it was started with."""
+
+    slot: str = ""
+    template: str = ""
+    drain: str = ""
+    drained: bool = False
+    homeless: bool = False
+    ends: str = ""
+    ports: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> SfuMarks:
+        meta, status = body["metadata"], body.get("status") or {}
+        labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+        return cls(
+            slot=labels.get(NODE_LABEL, ""),
+            template=annotations.get(TEMPLATE_ANNOTATION, ""),
+            drain=annotations.get(DRAIN_ANNOTATION, ""),
+            drained=DRAINED_LABEL in labels,
+            homeless=any(
+                c["type"] == "PodScheduled" and c["status"] == "False" and c.get("reason") == "Unschedulable"
+                for c in status.get("conditions") or ()
+            ),
+            ends=meta.get("deletionTimestamp") or "",
+            ports=tuple(
+                (port["name"], port["hostPort"])
+                for container in (body.get("spec") or {}).get("containers") or ()
+                for port in container.get("ports") or ()
+                if port.get("name") and port.get("hostPort")
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One Kubernetes node. `leaving`: cordoned, or about to be taken away by an autoscaler."""
+
+    name: str
+    leaving: bool
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Machine:
+        spec = body.get("spec") or {}
+        taints = {t.get("key", "") for t in spec.get("taints") or ()}
+        return cls(body["metadata"]["name"], bool(spec.get("unschedulable")) or bool(taints & LEAVING_TAINTS))
+
+
+@dataclass(frozen=True)
 class Pod:
     """One pod of ours. `waiting` are (reason, message) of containers that do not start."""
 
@@ -75,6 +140,7 @@ class Pod:
     terminating: bool
     deletion_cost: str
     waiting: tuple[tuple[str, str], ...]
+    sfu: SfuMarks = field(default_factory=lambda: SfuMarks())
 
     @property
     def live(self) -> bool:
@@ -104,6 +170,7 @@ class Pod:
             terminating="deletionTimestamp" in meta,
             deletion_cost=annotations.get("controller.kubernetes.io/pod-deletion-cost", ""),
             waiting=waiting,
+            sfu=SfuMarks.parse(body) if labels.get(POOL_LABEL) else SfuMarks(),
         )
 
 

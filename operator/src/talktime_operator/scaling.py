@@ -115,20 +115,37 @@ def _fewer(current: int, wanted: int, workers: Sequence[Worker], reason: Reason)
     return Decision(current - count, wanted, reason, tuple(chosen))
 
 
-def decide_nodes(
-    fixed: int | None, minimum: int, maximum: int, per_node: int, headroom_percent: int, current: int | None,
-    sessions: int | None, last_node_empty: bool,
-) -> int:  # fmt: skip
-    """SFU nodes of a pool. A fixed number (spec.replicas) holds autoscaling; fewer only one by one and when the last
-    node, the one a StatefulSet takes first, is known to hold no room."""
-    if fixed is not None:
-        return fixed
-    if current is None:
-        return max(minimum, 1) if maximum else 0
+@dataclass(frozen=True)
+class NodePolicy:
+    """From SFUPool.spec: `fixed` is spec.replicas, None = by load."""
+
+    fixed: int | None
+    minimum: int
+    maximum: int
+    per_node: int
+    headroom_percent: int
+
+
+def nodes_for(sessions: int, policy: NodePolicy) -> int:
+    """ceil(sessions / what a node holds with its headroom kept free), clamped; never 0, because a pool without a node
+    would never see the session that makes it grow."""
+    needed = -(-sessions * 100 // (policy.per_node * (100 - policy.headroom_percent)))
+    return max(min(max(needed, policy.minimum), policy.maximum), 1)
+
+
+def desired_nodes(policy: NodePolicy, before: int | None, sessions: int | None) -> int:
+    """SFU nodes of a pool. `before`: what was desired last, None for a new pool; `sessions` None = not known.
+
+    Up at once; down only when a tenth of a node more would still fit into fewer, so that one session more or less does
+    not begin a drain and take it back.
+    """
+    if policy.fixed is not None:
+        return policy.fixed
+    if before is None or before == 0:
+        return nodes_for(sessions or 0, policy)
     if sessions is None:
-        return current
-    wanted = -(-sessions * 100 // (per_node * (100 - headroom_percent)))
-    wanted = min(max(wanted, minimum), maximum)
-    if wanted < current:
-        return current - 1 if last_node_empty else current
-    return wanted
+        return max(before, policy.minimum)
+    needed = nodes_for(sessions, policy)
+    if needed >= before:
+        return needed
+    return min(before, nodes_for(sessions + -(-policy.per_node // 10), policy))

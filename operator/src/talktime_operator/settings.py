@@ -43,6 +43,9 @@ class OperatorSettings(BaseSettings):
     sfu_stale: float = Field(20.0, description="An SFU answer older than this is unknown.")
     poll_timeout: float = 2.0
     amounts_interval: float = Field(15.0, description="Amounts in a status are written at most this often.")
+    drain_settle: float = Field(
+        30.0, description="A drained SFU node is believed to be empty only so long after gateways were told."
+    )
     resync: float = Field(60.0, description="Every object is looked at again this often.")
     access_probe: float = Field(300.0, description="How often a deleted access Secret is noticed (and rotated).")
     scale_down_after: float = Field(30.0, description="Fewer replicas only after needing fewer for this long.")

@@ -13,7 +13,7 @@ from talktime_ledger.resources.pool import Ports
 
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod
-from talktime_operator.pools.plan import NodeHealth
+from talktime_operator.pools.nodes import NodeHealth
 
 PARALLEL = 16
 STALE_STATS = 406
@@ -88,7 +88,7 @@ class SfuHealth:
             return NodeHealth("good", node_id, rooms)
         if history.failures >= self._thresholds.get(uid, 3):
             return NodeHealth("bad", node_id, history.last.rooms, stale=history.last.code == STALE_STATS)
-        return NodeHealth("good" if known is not None else "unknown", node_id, rooms)
+        return NodeHealth("good" if known is not None else "unknown", node_id, rooms, counted=False)
 
     async def round(self, targets: Iterable[Target]) -> set[Key]:
         """Asks every running node once; returns the pools whose picture changed."""

@@ -139,6 +139,7 @@ class OperatorProcess:
             "TALKTIME_AMOUNTS_INTERVAL": "3",
             "TALKTIME_ACCESS_PROBE": "2",
             "TALKTIME_LEDGER_GRACE": "4",
+            "TALKTIME_DRAIN_SETTLE": "2",
         }
 
     def start(self, **environment: str) -> None:
@@ -185,3 +186,5 @@ def operator(apiserver: Any, operator_token: str, ledger: Any, tmp_path: Path) -
                 api.delete(f"/apis/talktime.dev/v1alpha1/namespaces/{project['metadata']['namespace']}/projects/study")
             api.delete(f"/apis/talktime.dev/v1alpha1/namespaces/{RELEASE}/sfupools")
             api.delete("/apis/talktime.dev/v1alpha1/ratecards")
+            for made in (f"/apis/apps/v1/namespaces/{RELEASE}/statefulsets", f"/api/v1/namespaces/{RELEASE}/pods"):
+                api.request("DELETE", made, json={"gracePeriodSeconds": 0})

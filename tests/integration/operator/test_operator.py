@@ -203,10 +203,10 @@ def test_a_project_and_its_pool_get_their_children(operator: Any, world: World, 
         "apiKey": keys["api-key"],
         "apiSecret": keys["api-secret"],
     }
-    nodes = world.get(f"/apis/apps/v1/namespaces/{RELEASE}/statefulsets/sfu-eu")
-    assert nodes is not None
-    assert nodes["spec"]["replicas"] == 2
-    assert nodes["spec"]["template"]["spec"]["hostNetwork"] is True
+    for slot in ("sfu-eu-0", "sfu-eu-1"):
+        node = world.get(f"/apis/apps/v1/namespaces/{RELEASE}/statefulsets/{slot}")
+        assert node is not None
+        assert node["spec"]["template"]["spec"]["hostNetwork"] is True
     for path in (
         f"/api/v1/namespaces/{world.namespace}/serviceaccounts/talktime-agent-study",
         f"/apis/networking.k8s.io/v1/namespaces/{world.namespace}/networkpolicies/talktime-agent-study",
@@ -216,7 +216,6 @@ def test_a_project_and_its_pool_get_their_children(operator: Any, world: World, 
         f"/api/v1/namespaces/{RELEASE}/services/sfu-eu-redis",
         f"/apis/apps/v1/namespaces/{RELEASE}/deployments/sfu-eu-redis",
         f"/apis/policy/v1/namespaces/{RELEASE}/poddisruptionbudgets/sfu-eu",
-        f"/api/v1/namespaces/{RELEASE}/configmaps/sfu-eu-config",
     ):
         until(lambda path=path: world.get(path))
     push = until(lambda: ledger.projects.get(f"{world.namespace}/study"))
@@ -477,10 +476,14 @@ def test_a_pool_shows_its_nodes(operator: Any, world: World, ledger: Any) -> Non
         answering("127.7.2.1", 16789, {"/metrics": lambda: metrics}),
     ):
         world.make_pod(
-            "sfu-eu-0",
+            "sfu-eu-0-0",
             running("127.7.2.1"),
             RELEASE,
-            **{"app.kubernetes.io/component": "sfu", "talktime.dev/pool": "eu"},
+            **{
+                "app.kubernetes.io/component": "sfu",
+                "talktime.dev/pool": "eu",
+                "talktime.dev/node": "sfu-eu-0",
+            },
         )
         until(lambda: world.condition("Ready", world.pool).get("status") == "True")
         status = world.pool()["status"]
@@ -498,7 +501,7 @@ def test_a_pool_shows_its_nodes(operator: Any, world: World, ledger: Any) -> Non
         assert scale["status"]["replicas"] == 1
         assert "talktime.dev/pool=eu" in scale["status"]["selector"]
     until(lambda: world.condition("Ready", world.pool).get("reason") == "PoolSick")
-    world.api.delete(f"/api/v1/namespaces/{RELEASE}/pods/sfu-eu-0")
+    world.api.delete(f"/api/v1/namespaces/{RELEASE}/pods/sfu-eu-0-0")
 
 
 def test_rate_cards_reach_the_ledger_and_leave_it(operator: Any, world: World, ledger: Any) -> None:

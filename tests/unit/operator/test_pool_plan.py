@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from talktime_ledger.resources.pool import SFUPoolSpec
+from talktime_operator.children.sfu_statefulset import template_digest
 from talktime_operator.names import Key
-from talktime_operator.observed import Child, Pod, Resource
-from talktime_operator.pools.plan import Images, NodeHealth, Seen, judge, plan, plan_wrong_namespace
+from talktime_operator.observed import Child, Pod, Resource, SfuMarks
+from talktime_operator.pools.drain import Why
+from talktime_operator.pools.nodes import NodeHealth
+from talktime_operator.pools.plan import Images, Plan, Seen, judge, plan, plan_wrong_namespace
 
 GOOD = NodeHealth("good", "ND_1", 3)
 BAD = NodeHealth("bad", "ND_2", None)
@@ -20,22 +23,30 @@ STALE = NodeHealth("bad", "ND_3", 1, stale=True)
 @pytest.fixture
 def seen(now: datetime, pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> Callable[..., Seen]:
     def make(pods: tuple[Pod, ...] = (), nodes: dict[str, NodeHealth] | None = None, **fields: Any) -> Seen:
-        current = fields.pop("current", None)
+        status, others = fields.pop("status", {}), fields.pop("others", ())
+        around = {name: fields.pop(name) for name in ("leaving", "told") if name in fields}
         spec = pool_spec(**fields)
-        statefulset = (
-            Child("StatefulSet", Key("talktime", "sfu-eu"), "", "eu", "u", "", 1, current, 0, {}, False)
-            if current is not None
-            else None
+        sets = tuple(
+            Child("StatefulSet", Key("talktime", slot), "", "eu", "u", "", 1, 1, 0, {}, False)
+            for slot in sorted({p.sfu.slot for p in pods})
         )
-        resource = Resource(pool_key, "uid-2", 1, False, spec, "", {}, False)
-        return Seen(resource, spec, now, statefulset, pods, nodes or {}, Images("lk", "redis", "IfNotPresent"))
+        resource = Resource(pool_key, "uid-2", 1, False, spec, "", status, False)
+        images = Images("lk", "redis", "IfNotPresent")
+        return Seen(resource, spec, now, sets, pods, nodes or {}, images, others, **around)
 
     return make
 
 
 @pytest.fixture
-def node(pod: Callable[..., Pod]) -> Callable[..., Pod]:
-    return lambda name, **changes: pod(name, project="", pool="eu", component="sfu", **changes)
+def node(pod: Callable[..., Pod], pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> Callable[..., Pod]:
+    def make(name: str, **changes: Any) -> Pod:
+        marks = SfuMarks(
+            slot=name.removesuffix("-0"), template=changes.pop("template", template), **changes.pop("sfu", {})
+        )
+        return pod(name, project="", pool="eu", component="sfu", sfu=marks, **changes)
+
+    template = template_digest(pool_key, pool_spec(), "lk", "IfNotPresent")
+    return make
 
 
 def test_children_with_and_without_an_own_redis(seen: Callable[..., Seen]) -> None:
@@ -46,12 +57,12 @@ def test_children_with_and_without_an_own_redis(seen: Callable[..., Seen]) -> No
 
 
 def test_a_good_node_makes_the_pool_good(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
-    made = plan(seen((node("sfu-eu-0"),), {"uid-sfu-eu-0": GOOD}, replicas=1))
+    made = plan(seen((node("sfu-eu-0-0"),), {"uid-sfu-eu-0-0": GOOD}, replicas=1))
     assert made.view.health == "good"
     assert made.push is not None
     assert made.push.health == "good"
     assert made.push.nodes[0].model_dump() == {
-        "name": "sfu-eu-0",
+        "name": "sfu-eu-0-0",
         "nodeID": "ND_1",
         "address": "10.1.0.1",
         "rooms": 3,
@@ -86,47 +97,147 @@ def test_zero_nodes_is_said_with_the_fix() -> None:
     assert "spec.replicas" in judge(0, [], {}).message
 
 
+def _slots(made: Plan) -> list[str]:
+    return [c["metadata"]["name"] for c in made.children if c["kind"] == "StatefulSet"]
+
+
+def _reasons(made: Plan) -> dict[str, str]:
+    return {f.type: f.reason for f in made.findings}
+
+
 def test_fixed_replicas_hold_autoscaling_and_say_so(seen: Callable[..., Seen]) -> None:
-    made = plan(seen(replicas=3, current=1))
-    (statefulset,) = [c for c in made.children if c["kind"] == "StatefulSet"]
-    assert statefulset["spec"]["replicas"] == 3
-    assert {f.type: f.reason for f in made.findings}["Autoscaling"] == "HeldByReplicas"
+    made = plan(seen(replicas=3))
+    assert _slots(made) == ["sfu-eu-0", "sfu-eu-1", "sfu-eu-2"]
+    assert _reasons(made)["Autoscaling"] == "HeldByReplicas"
+    assert made.status["desired"] == 3
+
+
+def test_a_new_node_takes_the_smallest_free_number(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
+    pods = (node("sfu-eu-0-0"), node("sfu-eu-2-0"))
+    health = {p.uid: GOOD for p in pods}
+    assert _slots(plan(seen(pods, health, replicas=3))) == ["sfu-eu-0", "sfu-eu-2", "sfu-eu-1"]
 
 
 def test_unknown_sessions_keep_the_number_of_nodes(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
-    made = plan(seen((node("sfu-eu-0"), node("sfu-eu-1")), {"uid-sfu-eu-0": NodeHealth("good", "a", 0)}, current=2))
-    (statefulset,) = [c for c in made.children if c["kind"] == "StatefulSet"]
-    assert statefulset["spec"]["replicas"] == 2
+    pods = (node("sfu-eu-0-0"), node("sfu-eu-1-0"))
+    made = plan(seen(pods, {"uid-sfu-eu-0-0": NodeHealth("good", "a", 0)}))
+    assert _slots(made) == ["sfu-eu-0", "sfu-eu-1"]
+    assert made.drain.begin == {}
     assert "sessions" not in made.status
 
 
-def test_autoscaling_gives_up_the_last_node_only_when_it_is_empty(
+def test_a_count_that_is_not_of_the_last_round_is_not_known(
     seen: Callable[..., Seen], node: Callable[..., Pod]
 ) -> None:
-    pods = (node("sfu-eu-0"), node("sfu-eu-1"))
+    pods = (node("sfu-eu-0-0"), node("sfu-eu-1-0"))
+    old = NodeHealth("good", "b", 0, counted=False)
+    made = plan(seen(pods, {"uid-sfu-eu-0-0": NodeHealth("good", "a", 5), "uid-sfu-eu-1-0": old}, replicas=1))
+    assert list(made.drain.begin) == ["sfu-eu-0-0"]
 
-    def nodes(last: int) -> int:
-        health = {"uid-sfu-eu-0": NodeHealth("good", "a", 0), "uid-sfu-eu-1": NodeHealth("good", "b", last)}
-        made = plan(seen(pods, health, current=2))
-        (statefulset,) = [c for c in made.children if c["kind"] == "StatefulSet"]
-        return int(statefulset["spec"]["replicas"])
 
-    assert nodes(last=1) == 2
-    assert nodes(last=0) == 1
+def test_what_was_desired_outlives_a_successor_and_unknown_load(
+    seen: Callable[..., Seen], node: Callable[..., Pod]
+) -> None:
+    pods = (node("sfu-eu-0-0"), node("sfu-eu-1-0"), node("sfu-eu-2-0"))
+    assert plan(seen(pods, {}, status={"desired": 2})).status["desired"] == 2
+
+
+def test_fewer_sessions_drain_a_node_and_say_until_when(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
+    pods = (node("sfu-eu-0-0"), node("sfu-eu-1-0"))
+    health = {"uid-sfu-eu-0-0": NodeHealth("good", "a", 1), "uid-sfu-eu-1-0": NodeHealth("good", "b", 4)}
+    made = plan(seen(pods, health))
+    assert made.drain.begin == {"sfu-eu-0-0": Why.SCALE_DOWN}
+    assert made.push is not None
+    assert [n.state.value for n in made.push.nodes] == ["Draining", "Ready"]
+    draining = made.status["nodes"][0]
+    assert (draining["rooms"], draining["drainReason"]) == (1, "ScaleDown")
+    assert draining["drainDeadline"] == "2026-11-22T14:00:00Z"
+    assert made.view.health == "good"
+    assert _reasons(made)["Draining"] == "ScaleDown"
+
+
+def test_a_drain_at_its_end_takes_the_set_and_is_remembered(
+    seen: Callable[..., Seen], node: Callable[..., Pod]
+) -> None:
+    late = node("sfu-eu-1-0", sfu={"drain": "2026-11-22T09:00:00Z ScaleDown"})
+    health = {"uid-sfu-eu-0-0": GOOD, "uid-sfu-eu-1-0": NodeHealth("good", "b", 2)}
+    made = plan(seen((node("sfu-eu-0-0"), late), health, replicas=1))
+    assert _slots(made) == ["sfu-eu-0"]
+    assert made.push is not None
+    assert [n.state.value for n in made.push.nodes] == ["Ready", "Moving"]
+    last = {"node": "sfu-eu-1-0", "reason": "ScaleDown", "ended": "2026-11-22T12:00:00Z", "moved": 2}
+    assert made.status["lastDrain"] == last
+    later = plan(seen((node("sfu-eu-0-0"),), health, replicas=1, status={"lastDrain": last}))
+    assert later.status["lastDrain"] == last
+
+
+def test_a_cordoned_machine_drains_its_node(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
+    pods = (node("sfu-eu-0-0", node="a"), node("sfu-eu-1-0", node="b"))
+    made = plan(seen(pods, {p.uid: GOOD for p in pods}, replicas=2, leaving=frozenset({"b"})))
+    assert made.drain.begin == {"sfu-eu-1-0": Why.CORDONED}
+    assert _slots(made) == ["sfu-eu-0", "sfu-eu-1", "sfu-eu-2"]
+
+
+def test_another_image_is_an_update_another_deadline_is_not(
+    seen: Callable[..., Seen], node: Callable[..., Pod]
+) -> None:
+    pods = (node("sfu-eu-0-0"), node("sfu-eu-1-0"))
+    health = {p.uid: GOOD for p in pods}
+    assert plan(seen(pods, health, replicas=2, drain={"deadline": "5m"})).drain.begin == {}
+    changed = plan(seen(pods, health, replicas=2, network={"ports": {"udp": 7000}}))
+    assert changed.drain.begin == {"sfu-eu-0-0": Why.UPDATE}
+
+
+def test_a_held_drain_says_why(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
+    made = plan(seen((node("sfu-eu-0-0", template="old"),), {"uid-sfu-eu-0-0": GOOD}, replicas=1))
+    (finding,) = [f for f in made.findings if f.type == "Draining"]
+    assert (finding.status, finding.reason) == ("False", "DrainHeld")
+    assert "sfu-eu-0-0 is the last node" in finding.message
+    assert "add a machine" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "clash"),
+    [
+        ({}, {}, True),
+        ({"network": {"ports": {"http": 1, "tcp": 2, "udp": 3, "metrics": 4}}}, {}, False),
+        ({"network": {"ports": {"http": 1, "tcp": 2, "udp": 7881, "metrics": 4}}}, {}, False),
+        ({"network": {"ports": {"http": 1, "tcp": 2, "udp": 7882, "metrics": 4}}}, {}, True),
+        ({"nodeSelector": {"pool": "a"}}, {"nodeSelector": {"pool": "b"}}, False),
+        ({"nodeSelector": {"pool": "a"}}, {"nodeSelector": {"zone": "b"}}, True),
+    ],
+)
+def test_pools_that_cannot_share_a_machine_name_each_other(
+    seen: Callable[..., Seen],
+    pool_spec: Callable[..., SFUPoolSpec],
+    mine: dict[str, Any],
+    other: dict[str, Any],
+    clash: bool,
+) -> None:
+    made = plan(seen(others=((Key("talktime", "us"), pool_spec(**other)),), **mine))
+    (finding,) = [f for f in made.findings if f.type == "PortClash"]
+    assert (finding.status == "True") is clash
+    assert ("SFUPool 'us'" in finding.message) is clash
 
 
 def test_a_draining_node_is_told_as_draining(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
-    made = plan(seen((node("sfu-eu-0", terminating=True),), {"uid-sfu-eu-0": GOOD}, replicas=0))
+    made = plan(
+        seen(
+            (node("sfu-eu-0-0", terminating=True, sfu={"ends": "2026-11-22T12:30:00Z"}),),
+            {"uid-sfu-eu-0-0": GOOD},
+            replicas=1,
+        )
+    )
     assert made.push is not None
     assert made.push.nodes[0].state.value == "Draining"
 
 
 def test_a_node_that_finds_no_machine_names_the_reason(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
-    pods = (node("sfu-eu-0"), node("sfu-eu-1", node="", phase="Pending", ready=False))
-    made = plan(seen(pods, {"uid-sfu-eu-0": GOOD}, replicas=2))
+    pods = (node("sfu-eu-0-0"), node("sfu-eu-1-0", node="", phase="Pending", ready=False))
+    made = plan(seen(pods, {"uid-sfu-eu-0-0": GOOD}, replicas=2))
     (finding,) = [f for f in made.findings if f.type == "NodesHealthy"]
     assert finding.reason == "SomeNodesMissing"
-    assert "sfu-eu-1 cannot be scheduled" in finding.message
+    assert "sfu-eu-1-0 cannot be scheduled" in finding.message
 
 
 def test_a_fallback_that_this_version_does_not_open_is_said(seen: Callable[..., Seen]) -> None:

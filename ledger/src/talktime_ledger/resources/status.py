@@ -108,7 +108,18 @@ class NodeStatus(Spec):
     node_id: Annotated[str, StringConstraints(max_length=64)] = Field("", alias="nodeID")
     address: Annotated[str, StringConstraints(max_length=64)] = ""
     rooms: int | None = None
-    state: Literal["Ready", "Draining", "Sick", "Unknown"]
+    state: Literal["Ready", "Draining", "Moving", "Sick", "Unknown"]
+    drain_reason: Annotated[str, StringConstraints(max_length=64)] = ""
+    drain_deadline: Moment | None = Field(None, description="Until then its sessions may end by themselves.")
+
+
+class LastDrain(Spec):
+    """The drain that ended last."""
+
+    node: Annotated[str, StringConstraints(max_length=253)]
+    reason: Annotated[str, StringConstraints(max_length=64)]
+    ended: Moment
+    moved: int | None = Field(None, description="Sessions the deadline cut off; unset: not known.")
 
 
 class SFUPoolStatusFields(Spec):
@@ -123,6 +134,8 @@ class SFUPoolStatusFields(Spec):
         max_length=100,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
+    desired: int | None = Field(None, description="Nodes to have; kept while the load is not known.")
+    last_drain: LastDrain | None = None
     nodes_summary: Annotated[str, StringConstraints(max_length=32)] = Field("", description="ready/wanted.")
     sessions: int | None = None
     conditions: Conditions = ()

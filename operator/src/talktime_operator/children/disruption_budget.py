@@ -1,4 +1,4 @@
-"""PodDisruptionBudget of agents and of SFU nodes: a node drain asks one pod after the other, each drains by itself."""
+"""PodDisruptionBudgets: agents go one after the other and drain by themselves; SFU nodes go when they are drained."""
 
 from __future__ import annotations
 
@@ -12,4 +12,21 @@ def build_disruption_budget(key: Key, owner: Owner, labels: dict[str, str]) -> M
         "kind": "PodDisruptionBudget",
         "metadata": names.metadata(key, labels, owner),
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
+    }
+
+
+def build_sfu_disruption_budget(pool: Key, owner: Owner) -> Manifest:
+    """Holds every SFU pod until the operator labels it as drained; `kubectl drain` asks again until then."""
+    labels = names.pool_labels(pool.name)
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": names.metadata(Key(pool.namespace, names.sfu(pool.name)), labels, owner),
+        "spec": {
+            "maxUnavailable": 0,
+            "selector": {
+                "matchLabels": labels,
+                "matchExpressions": [{"key": names.DRAINED_LABEL, "operator": "DoesNotExist"}],
+            },
+        },
     }

@@ -1,4 +1,4 @@
-"""ConfigMap with livekit-server's configuration. Keys, passwords and the node's address come from elsewhere."""
+"""livekit-server's configuration, part of each node's template. Keys, passwords and addresses come from elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import yaml
 from talktime_ledger.resources.pool import SFUPoolSpec
 
 from talktime_operator import names
-from talktime_operator.names import Key, Manifest, Owner
+from talktime_operator.names import Key
 
 KEY_FILE = "/etc/livekit-keys/keys.yaml"
 # Two publish, both hear each other (4), and eight observers hear both (16); some room for a second participant.
@@ -59,12 +59,6 @@ def livekit_config(key: Key, spec: SFUPoolSpec) -> dict[str, Any]:
     }
 
 
-def build_sfu_config(key: Key, owner: Owner, spec: SFUPoolSpec) -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": names.metadata(
-            Key(key.namespace, f"{names.sfu(key.name)}-config"), names.pool_labels(key.name), owner
-        ),
-        "data": {"livekit.yaml": yaml.safe_dump(livekit_config(key, spec), sort_keys=True)},
-    }
+def config_text(key: Key, spec: SFUPoolSpec) -> str:
+    """Value of livekit-server's environment variable LIVEKIT_CONFIG."""
+    return str(yaml.safe_dump(livekit_config(key, spec), sort_keys=True))

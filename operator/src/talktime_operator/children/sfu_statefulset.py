@@ -1,8 +1,13 @@
-"""StatefulSet of livekit-server nodes: on the host's network, at most one per machine."""
+"""One StatefulSet per livekit-server node: on the host's network, at most one per machine, each removable by itself.
+
+Why one each: a StatefulSet of many gives up its highest ordinal, and the node to give up is the emptiest. Its strategy
+is OnDelete and the operator alone deletes pods, so that no change of the template ends a running node (law 5).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Literal
 
 from talktime_ledger.resources.pool import SFUPoolSpec
@@ -12,78 +17,104 @@ from talktime_operator import names
 from talktime_operator.names import Key, Manifest, Owner
 
 from . import pod_security
-from .sfu_config import build_sfu_config
+from .sfu_config import config_text
 
 # livekit-server polls every 5 s whether its last participant has left.
 GRACE_MARGIN = 30
+
+
+QUICK = 5
+"""Seconds between SIGTERM and SIGKILL of a node that no longer answers: its clients wait for the restart."""
 
 
 def build_sfu_statefulset(
     key: Key,
     owner: Owner,
     spec: SFUPoolSpec,
-    nodes: int,
+    slot: str,
     image: str,
     pull_policy: Literal["Always", "IfNotPresent", "Never"],
 ) -> Manifest:
-    labels = names.pool_labels(key.name)
-    config = build_sfu_config(key, owner, spec)["data"]["livekit.yaml"]
-    ports = spec.network.ports
+    """The node called `slot` (`names.sfu_node`)."""
+    own = {names.NODE_LABEL: slot}
+    labels = names.pool_labels(key.name) | own
+    template = _pod(key, spec, image, pull_policy)
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
-        "metadata": names.metadata(Key(key.namespace, names.sfu(key.name)), labels, owner),
+        "metadata": names.metadata(Key(key.namespace, slot), labels, owner),
         "spec": {
-            "replicas": nodes,
+            "replicas": 1,
             "serviceName": f"{names.sfu(key.name)}-nodes",
             "podManagementPolicy": "Parallel",
-            "revisionHistoryLimit": 2,
+            "updateStrategy": {"type": "OnDelete"},
+            "revisionHistoryLimit": 1,
             "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {
                     "labels": labels,
                     "annotations": {
-                        "talktime.dev/config": hashlib.sha256(config.encode()).hexdigest()[:16],
+                        names.TEMPLATE_ANNOTATION: template_digest(key, spec, image, pull_policy),
                         "prometheus.io/scrape": "true",
-                        "prometheus.io/port": str(ports.metrics),
+                        "prometheus.io/port": str(spec.network.ports.metrics),
                         "prometheus.io/path": "/metrics",
                     },
                 },
-                "spec": {
-                    "hostNetwork": True,
-                    "dnsPolicy": "ClusterFirstWithHostNet",
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    # SIGTERM drains: no new rooms, ends when the last participant has left.
-                    "terminationGracePeriodSeconds": seconds(spec.drain.deadline) + GRACE_MARGIN,
-                    "securityContext": pod_security.pod(),
-                    "affinity": {
-                        "podAntiAffinity": {
-                            "requiredDuringSchedulingIgnoredDuringExecution": [
-                                {
-                                    "topologyKey": "kubernetes.io/hostname",
-                                    "labelSelector": {"matchLabels": labels},
-                                }
-                            ]
-                        }
-                    },
-                    **({"nodeSelector": dict(spec.node_selector)} if spec.node_selector else {}),
-                    "containers": [_container(key, spec, image, pull_policy)],
-                    "volumes": [
-                        {"name": "config", "configMap": {"name": f"{names.sfu(key.name)}-config"}},
-                        {
-                            "name": "keys",
-                            "secret": {
-                                "secretName": f"{names.sfu(key.name)}-keys",
-                                # livekit-server refuses a key file that others may read.
-                                "defaultMode": 0o440,
-                                "items": [{"key": "keys.yaml", "path": "keys.yaml"}],
-                            },
-                        },
-                    ],
-                },
+                "spec": template,
             },
         },
+    }
+
+
+def template_digest(
+    key: Key, spec: SFUPoolSpec, image: str, pull_policy: Literal["Always", "IfNotPresent", "Never"]
+) -> str:
+    """Fingerprint of what a node runs; a pod with another one is outdated. The grace is not in it: the operator keeps
+    the deadline itself, so changing it is no reason to drain."""
+    template = _pod(key, spec, image, pull_policy)
+    del template["terminationGracePeriodSeconds"]
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _pod(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Manifest:
+    labels = names.pool_labels(key.name)
+    return {
+        "hostNetwork": True,
+        "dnsPolicy": "ClusterFirstWithHostNet",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        # SIGTERM drains: no new rooms, ends when the last participant has left. The operator deletes drained nodes
+        # only; the long grace is for whoever else deletes one.
+        "terminationGracePeriodSeconds": seconds(spec.drain.deadline) + GRACE_MARGIN,
+        "securityContext": pod_security.pod(),
+        "affinity": {
+            "podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}}
+                ]
+            }
+        },
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": labels},
+            }
+        ],
+        **({"nodeSelector": dict(spec.node_selector)} if spec.node_selector else {}),
+        "containers": [_container(key, spec, image, pull_policy)],
+        "volumes": [
+            {
+                "name": "keys",
+                "secret": {
+                    "secretName": f"{names.sfu(key.name)}-keys",
+                    # livekit-server refuses a key file that others may read.
+                    "defaultMode": 0o440,
+                    "items": [{"key": "keys.yaml", "path": "keys.yaml"}],
+                },
+            },
+        ],
     }
 
 
@@ -99,13 +130,13 @@ def _container(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Man
     environment: list[Manifest] = [
         {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
         {"name": "LIVEKIT_WEBHOOK_API_KEY", "valueFrom": {"secretKeyRef": webhook_key}},
+        # Not a mounted file: a node restarted in place must find the configuration (ports) it was made with.
+        {"name": "LIVEKIT_CONFIG", "value": config_text(key, spec)},
     ]
     if redis_secret:
         source = {"name": redis_secret, "key": redis_key, "optional": optional}
         environment.append({"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": source}})
-    arguments = ["--config=/etc/livekit/livekit.yaml"]
-    if not spec.network.use_external_ip:
-        arguments.append("--node-ip=$(NODE_IP)")
+    arguments = [] if spec.network.use_external_ip else ["--node-ip=$(NODE_IP)"]
     return {
         "name": "livekit",
         "image": image,
@@ -122,13 +153,17 @@ def _container(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Man
             )
         ],
         "readinessProbe": {**alive, "failureThreshold": 2},
-        "livenessProbe": {**alive, "failureThreshold": 6, "initialDelaySeconds": 10},
+        "livenessProbe": {
+            **alive,
+            "failureThreshold": 6,
+            "initialDelaySeconds": 10,
+            "terminationGracePeriodSeconds": QUICK,
+        },
         "securityContext": pod_security.container(),
         "resources": spec.resources.model_dump(exclude_defaults=True)
         if spec.resources
         else {"requests": {"cpu": "100m", "memory": "128Mi"}},
         "volumeMounts": [
-            {"name": "config", "mountPath": "/etc/livekit", "readOnly": True},
             {"name": "keys", "mountPath": "/etc/livekit-keys", "readOnly": True},
         ],
     }

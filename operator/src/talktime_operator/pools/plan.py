@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from talktime_ledger.resources.kinds import GROUP, VERSION
 from talktime_ledger.resources.pool import FallbackMode, SFUPoolSpec
+from talktime_ledger.resources.schema import seconds
 from talktime_ledger.wire import NodeState, PoolNode, PoolPush
 
 from talktime_operator import conditions, names
-from talktime_operator.children.disruption_budget import build_disruption_budget
+from talktime_operator.children.disruption_budget import build_sfu_disruption_budget
 from talktime_operator.children.redis import build_redis_deployment, build_redis_service
-from talktime_operator.children.sfu_config import build_sfu_config
 from talktime_operator.children.sfu_services import (
     build_headless_service,
     build_signal_service,
     in_cluster_url,
     public_url,
 )
-from talktime_operator.children.sfu_statefulset import build_sfu_statefulset
+from talktime_operator.children.sfu_statefulset import build_sfu_statefulset, template_digest
 from talktime_operator.conditions import Finding, PoolView
 from talktime_operator.names import Key, Manifest, Owner
 from talktime_operator.observed import Child, Pod, Resource
-from talktime_operator.scaling import decide_nodes
+from talktime_operator.pools import drain
+from talktime_operator.pools.nodes import Around, NodeHealth, drain_nodes, load, port_clash
+from talktime_operator.scaling import NodePolicy, desired_nodes
 
-Health = Literal["good", "bad", "unknown"]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
-
-
-@dataclass(frozen=True)
-class NodeHealth:
-    """Last word about one SFU pod. `rooms` None = unknown; `stale` = it answers 406, its statistics do not advance."""
-
-    health: Health
-    node_id: str = ""
-    rooms: int | None = None
-    stale: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,15 +43,20 @@ class Images:
 
 @dataclass(frozen=True)
 class Seen:
-    """Everything a plan for one pool looks at. `nodes`: health by pod uid."""
+    """Everything a plan for one pool looks at. `nodes`: health by pod uid; `others`: the other pools that parse;
+    `leaving` and `told` as in pools/nodes.py."""
 
     resource: Resource[SFUPoolSpec]
     spec: SFUPoolSpec
     now: datetime
-    statefulset: Child | None
+    statefulsets: tuple[Child, ...]
     pods: tuple[Pod, ...]
     nodes: Mapping[str, NodeHealth]
     images: Images
+    others: tuple[tuple[Key, SFUPoolSpec], ...] = ()
+    leaving: frozenset[str] = frozenset()
+    told: Mapping[str, float] = field(default_factory=dict)
+    settle: float = drain.SETTLE
 
     @property
     def owner(self) -> Owner:
@@ -69,13 +65,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do."""
+    """What to do. `drain`: marks to set and take away, pods and StatefulSets to delete."""
 
     children: tuple[Manifest, ...]
     status: dict[str, Any]
     push: PoolPush | None
     view: PoolView
     findings: tuple[Finding, ...]
+    drain: drain.Decision = field(default_factory=drain.Decision)
 
 
 def plan(seen: Seen) -> Plan:
@@ -83,22 +80,30 @@ def plan(seen: Seen) -> Plan:
     spec, key, owner = seen.spec, seen.resource.key, seen.owner
     live = [p for p in seen.pods if p.live]
     wanted = _wanted(seen, live)
+    steps = _drain(seen, wanted)
+    images = seen.images
     children: list[Manifest] = [
-        build_sfu_config(key, owner, spec),
         build_headless_service(key, owner, spec),
         build_signal_service(key, owner, spec),
-        build_disruption_budget(Key(key.namespace, names.sfu(key.name)), owner, names.pool_labels(key.name)),
-        build_sfu_statefulset(key, owner, spec, wanted, seen.images.sfu, seen.images.pull_policy),
+        build_sfu_disruption_budget(key, owner),
+        *(
+            build_sfu_statefulset(key, owner, spec, slot, images.sfu, images.pull_policy)
+            for slot in (*steps.keep, *_new_slots(seen, steps.add))
+        ),
     ]
     if spec.redis.address is None:
         children.append(build_redis_service(key, owner))
         children.append(build_redis_deployment(key, owner, seen.images.redis, seen.images.pull_policy))
-    view = judge(wanted, live, seen.nodes)
-    findings = _findings(seen, live, wanted, view)
-    nodes = tuple(_node(p, seen.nodes.get(p.uid)) for p in sorted(seen.pods, key=lambda p: p.key) if _counts(p))
+    view = judge(wanted, [p for p in live if p.key.name not in steps.states], seen.nodes)
+    findings = _findings(seen, live, wanted, view, steps)
+    nodes = tuple(
+        _node(p, seen.nodes.get(p.uid), steps.states.get(p.key.name))
+        for p in sorted(seen.pods, key=lambda p: p.key)
+        if _counts(p)
+    )
     return Plan(
         children=tuple(children),
-        status=_status(seen, live, wanted, nodes, findings),
+        status=_status(seen, live, wanted, nodes, findings, steps),
         push=PoolPush(
             publicURL=public_url(key, spec),
             internalURL=in_cluster_url(key, spec),
@@ -108,6 +113,7 @@ def plan(seen: Seen) -> Plan:
         ),
         view=view,
         findings=tuple(findings),
+        drain=steps,
     )
 
 
@@ -138,44 +144,39 @@ def judge(wanted: int, live: Sequence[Pod], nodes: Mapping[str, NodeHealth]) -> 
 
 
 def _wanted(seen: Seen, live: Sequence[Pod]) -> int:
+    """Missing data keeps what was wanted, by our own status or, before there is one, by the StatefulSets."""
     auto = seen.spec.autoscaling
-    return decide_nodes(
-        seen.spec.replicas,
-        auto.min,
-        auto.max,
-        auto.sessions_per_node,
-        auto.headroom_percent,
-        seen.statefulset.replicas if seen.statefulset is not None else None,
-        _sessions(live, seen.nodes),
-        _last_node_empty(live, seen.nodes),
+    policy = NodePolicy(seen.spec.replicas, auto.min, auto.max, auto.sessions_per_node, auto.headroom_percent)
+    before = seen.resource.status.get("desired") or len(seen.statefulsets) or None
+    return desired_nodes(policy, before, load(live, seen.nodes))
+
+
+def _drain(seen: Seen, wanted: int) -> drain.Decision:
+    template = template_digest(seen.resource.key, seen.spec, seen.images.sfu, seen.images.pull_policy)
+    return drain.decide(
+        wanted,
+        seen.spec.replicas is not None,
+        sorted(s.key.name for s in seen.statefulsets),
+        drain_nodes(seen.pods, seen.nodes, Around(seen.leaving, seen.told, template)),
+        timedelta(seconds=seconds(seen.spec.drain.deadline)),
+        seen.now,
+        elsewhere=(seen.resource.status.get("active") or {}).get("target") == "Fallback",
+        settle=seen.settle,
     )
 
 
-def _sessions(live: Sequence[Pod], nodes: Mapping[str, NodeHealth]) -> int | None:
-    """Rooms over all live nodes; None while one of them is unknown."""
-    rooms = [nodes[p.uid].rooms if p.uid in nodes else None for p in live]
-    if not rooms or any(r is None for r in rooms):
-        return None
-    return sum(r for r in rooms if r is not None)
-
-
-def _ordinal(pod: Pod) -> int:
-    tail = pod.key.name.rpartition("-")[2]
-    return int(tail) if tail.isdigit() else -1
-
-
-def _last_node_empty(live: Sequence[Pod], nodes: Mapping[str, NodeHealth]) -> bool:
-    if not live:
-        return False
-    last = max(live, key=_ordinal)
-    return last.uid in nodes and nodes[last.uid].rooms == 0
+def _new_slots(seen: Seen, count: int) -> list[str]:
+    """Names no StatefulSet and no pod has, the smallest numbers first."""
+    taken = {s.key.name for s in seen.statefulsets} | {p.sfu.slot for p in seen.pods}
+    free = (n for i in range(len(taken) + count) if (n := names.sfu_node(seen.resource.key.name, i)) not in taken)
+    return [next(free) for _ in range(count)]
 
 
 def _counts(pod: Pod) -> bool:
     return pod.phase not in ("Succeeded", "Failed")
 
 
-def _node(pod: Pod, health: NodeHealth | None) -> PoolNode:
+def _node(pod: Pod, health: NodeHealth | None, going: drain.State | None) -> PoolNode:
     known = health or NodeHealth("unknown")
     state = {"good": NodeState.READY, "bad": NodeState.SICK, "unknown": NodeState.UNKNOWN}[known.health]
     return PoolNode(
@@ -183,11 +184,11 @@ def _node(pod: Pod, health: NodeHealth | None) -> PoolNode:
         nodeID=known.node_id,
         address=pod.host_ip,
         rooms=known.rooms or 0,
-        state=NodeState.DRAINING if pod.terminating else state,
+        state=NodeState(going.kind) if going is not None else state,
     )
 
 
-def _findings(seen: Seen, live: Sequence[Pod], wanted: int, view: PoolView) -> list[Finding]:
+def _findings(seen: Seen, live: Sequence[Pod], wanted: int, view: PoolView, steps: drain.Decision) -> list[Finding]:
     spec = seen.spec
     good = sum(1 for p in live if seen.nodes.get(p.uid, NodeHealth("unknown")).health == "good")
     healthy = {
@@ -206,10 +207,10 @@ def _findings(seen: Seen, live: Sequence[Pod], wanted: int, view: PoolView) -> l
     )
     fresh = (
         Finding("MetricsFresh", "True", "LoadKnown")
-        if _sessions(live, seen.nodes) is not None
+        if load(live, seen.nodes) is not None
         else Finding("MetricsFresh", "Unknown", "LoadUnknown", "the number of nodes is kept")
     )
-    findings = [healthy, auto, fresh]
+    findings = [healthy, auto, fresh, draining(steps), port_clash(spec, seen.others)]
     if spec.fallback.mode is not FallbackMode.NEVER:
         text = "spec.fallback.mode: this version opens rooms on the pool's own nodes only; set it to Never"
         findings.append(Finding("FallbackReady", "False", "FallbackNotSupported", text))
@@ -219,6 +220,23 @@ def _findings(seen: Seen, live: Sequence[Pod], wanted: int, view: PoolView) -> l
         "unknown": Finding("Ready", "Unknown", "NodesUnknown", view.message),
     }[view.health]
     return [ready, *findings]
+
+
+def draining(steps: drain.Decision) -> Finding:
+    """True while a node goes; what has to wait is said in either case. No counts: they stand with the nodes."""
+    waits = "; ".join(f"{h.reason}: {h.message}" for h in steps.held)
+    going = sorted(steps.states.items())
+    if not going:
+        if not steps.held:
+            return Finding("Draining", "False", "NoDrain")
+        reason = "ScaleDownHeld" if steps.held[0].reason == "RoomsUnknown" else "DrainHeld"
+        return Finding("Draining", "False", reason, waits[:1900])
+    text = "; ".join(
+        f"{name} ({state.why.value}) until {state.until.strftime(drain.TIME)}"
+        + (": its deadline has passed, its sessions are moved" if state.kind == "Moving" else "")
+        for name, state in going[:5]
+    )
+    return Finding("Draining", "True", going[0][1].why.value, f"{text}{'; ' + waits if waits else ''}"[:1900])
 
 
 def _missing(live: Sequence[Pod], wanted: int) -> str:
@@ -232,13 +250,18 @@ def _missing(live: Sequence[Pod], wanted: int) -> str:
 
 
 def _status(
-    seen: Seen, live: Sequence[Pod], wanted: int, nodes: Sequence[PoolNode], findings: Sequence[Finding]
+    seen: Seen,
+    live: Sequence[Pod],
+    wanted: int,
+    nodes: Sequence[PoolNode],
+    findings: Sequence[Finding],
+    steps: drain.Decision,
 ) -> dict[str, Any]:
     resource = seen.resource
     good = sum(1 for n in nodes if n.state is NodeState.READY)
     before = resource.status.get("active") or {}
     since = before.get("since") or seen.now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    sessions = _sessions(live, seen.nodes)
+    sessions = load(live, seen.nodes)
     out: dict[str, Any] = {
         "observedGeneration": resource.generation,
         "replicas": len(live),
@@ -251,17 +274,38 @@ def _status(
                 "address": n.address,
                 "state": n.state.value,
                 **({"rooms": n.rooms} if n.nodeID else {}),
+                **_countdown(steps.states.get(n.name)),
             }
             for n in nodes
         ],
         "nodesSummary": f"{good}/{wanted}",
+        "desired": wanted,
         "conditions": conditions.with_times(
             findings, resource.status.get("conditions") or (), resource.generation, seen.now
         ),
     }
     if sessions is not None:
         out["sessions"] = sessions
+    last = _last_drain(steps, seen.now) or resource.status.get("lastDrain")
+    if last:
+        out["lastDrain"] = last
     return out
+
+
+def _countdown(state: drain.State | None) -> dict[str, Any]:
+    if state is None:
+        return {}
+    return {"drainReason": state.why.value, "drainDeadline": state.until.strftime(drain.TIME)}
+
+
+def _last_drain(steps: drain.Decision, now: datetime) -> dict[str, Any]:
+    """The last node taken away in this round; the one with the most sessions still on it is told."""
+    ended = [r for r in steps.remove if r.name in steps.states]
+    if not ended:
+        return {}
+    worst = max(ended, key=lambda r: (r.moved is None, r.moved or 0, r.name))
+    moved = {} if worst.moved is None else {"moved": worst.moved}
+    return {"node": worst.name, "reason": worst.why.value, "ended": now.strftime(drain.TIME), **moved}
 
 
 def _only_ready(resource: Resource[SFUPoolSpec], ready: Finding, now: datetime) -> Plan:

@@ -23,7 +23,8 @@ from talktime_operator.conditions import PoolView
 from talktime_operator.kube import Kube, digest
 from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.names import HASH_ANNOTATION, Key, Owner
-from talktime_operator.observed import Resource
+from talktime_operator.observed import Pod, Resource
+from talktime_operator.pools.draining import Drains
 from talktime_operator.pools.plan import Images, Seen, plan, plan_invalid, plan_wrong_namespace
 from talktime_operator.pushed import Pushed
 from talktime_operator.settings import OperatorSettings
@@ -55,6 +56,7 @@ class Pools:
         self._pushed = pushed
         self._settings = settings
         self._dependents_changed = dependents_changed
+        self._drains = Drains(kube)
         self._keys: dict[Key, SfuKeys] = {}
         self._views: dict[Key, PoolView] = {}
         self._aggregate = ""
@@ -82,39 +84,51 @@ class Pools:
         resource = replace(resource, status=self._applier.status(resource.uid, resource.status))
         now = datetime.now(UTC)
         before = self.view(key)
+        sfus: tuple[Pod, ...] = ()
         if resource.spec is None:
             planned = plan_invalid(resource, now)
         elif key.namespace != self._settings.namespace:
             planned = plan_wrong_namespace(resource, self._settings.namespace, now)
         else:
             await self._ensure_keys(resource)
-            pods = self._cluster.pods_of_pool(key)
-            sfus = tuple(p for p in pods if p.component == "sfu")
+            sfus = self._drains.as_written(p for p in self._cluster.pods_of_pool(key) if p.component == "sfu")
             planned = plan(
                 Seen(
                     resource=resource,
                     spec=resource.spec,
                     now=now,
-                    statefulset=self._cluster.child("StatefulSet", Key(key.namespace, names.sfu(key.name))),
+                    statefulsets=await self._drains.adopt(key, self._cluster.nodes_of_pool(key)),
                     pods=sfus,
                     nodes=self._health.nodes(p.uid for p in sfus),
                     images=Images(
                         self._settings.sfu_image, self._settings.redis_image, self._settings.image_pull_policy
                     ),
+                    others=tuple(
+                        (p.key, p.spec)
+                        for p in self._cluster.pools()
+                        if p.spec is not None and p.key != key and p.key.namespace == key.namespace
+                    ),
+                    leaving=self._cluster.leaving_machines(),
+                    told=self._drains.told(key),
+                    settle=self._settings.drain_settle,
                 )
             )
         self._views[key] = planned.view
         await self._applier.apply_children(planned.children)
+        await self._drains.mark(_owner(resource), key, sfus, planned.drain, now)
         if self.view(key) != before:
             self._dependents_changed(key)
-        retry = 0.0
+        retry = planned.drain.again
         if planned.push is not None:
             await self._pushed.remember("pool", key)
             try:
                 await self._ledger.push_pool(key, planned.push)
+                self._drains.pushed(key, planned.push)
             except LedgerError as error:
                 logger.warning("pool %s not pushed: %s", key, error)
-                retry = RETRY_LEDGER
+                self._drains.silent(key)
+                retry = min(retry or RETRY_LEDGER, RETRY_LEDGER)
+        await self._drains.remove(_owner(resource), key, sfus, planned.drain, now)
         rest = await self._applier.write_status(_owner(resource), key, resource.status, planned.status)
         return min((s for s in (retry, rest) if s > 0), default=0.0)
 
@@ -152,6 +166,7 @@ class Pools:
             return RETRY_LEDGER
         self._keys.pop(key, None)
         self._views.pop(key, None)
+        self._drains.silent(key)
         self._dependents_changed(key)
         await self._write_aggregate()
         try:

@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import yaml
 from talktime_ledger.resources.pool import SFUPoolSpec
-from talktime_operator.children.sfu_config import build_sfu_config, livekit_config
-from talktime_operator.names import Key, Owner
+from talktime_operator.children.sfu_config import config_text, livekit_config
+from talktime_operator.names import Key
 
 
-def test_defaults(pool_key: Key, pool_owner: Owner, pool_spec: Callable[..., SFUPoolSpec]) -> None:
-    manifest = build_sfu_config(pool_key, pool_owner, pool_spec())
-    config = yaml.safe_load(manifest["data"]["livekit.yaml"])
+def test_defaults(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:
+    config = yaml.safe_load(config_text(pool_key, pool_spec()))
     assert config["port"] == 7880
     assert config["prometheus"] == {"port": 6789}
     assert config["rtc"] == {"udp_port": 7882, "tcp_port": 7881, "use_external_ip": False}

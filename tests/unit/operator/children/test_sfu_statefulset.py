@@ -13,7 +13,7 @@ from talktime_operator.names import Key, Manifest, Owner
 @pytest.fixture
 def build(pool_key: Key, pool_owner: Owner, pool_spec: Callable[..., SFUPoolSpec]) -> Callable[..., Manifest]:
     def make(**spec: object) -> Manifest:
-        return build_sfu_statefulset(pool_key, pool_owner, pool_spec(**spec), 2, "livekit:1", "IfNotPresent")
+        return build_sfu_statefulset(pool_key, pool_owner, pool_spec(**spec), "sfu-eu-4", "livekit:1", "IfNotPresent")
 
     return make
 
@@ -35,7 +35,7 @@ def test_nodes_are_on_the_hosts_network_one_per_machine(build: Callable[..., Man
         ("rtc-udp", 7882, "UDP"),
         ("metrics", 6789, "TCP"),
     ]
-    assert container["args"] == ["--config=/etc/livekit/livekit.yaml", "--node-ip=$(NODE_IP)"]
+    assert container["args"] == ["--node-ip=$(NODE_IP)"]
 
 
 def test_no_probe_asks_for_slash(build: Callable[..., Manifest]) -> None:
@@ -55,12 +55,48 @@ def test_others_may_not_read_the_key_file(build: Callable[..., Manifest]) -> Non
     assert keys["secret"]["defaultMode"] & 0o007 == 0
 
 
-def test_a_changed_configuration_makes_new_pods(build: Callable[..., Manifest]) -> None:
-    one = build()["spec"]["template"]["metadata"]["annotations"]["talktime.dev/config"]
-    two = build(autoscaling={"sessionsPerNode": 7})["spec"]["template"]["metadata"]["annotations"][
-        "talktime.dev/config"
-    ]
-    assert one != two
+def test_each_node_has_a_set_of_its_own_and_only_the_operator_deletes_its_pod(build: Callable[..., Manifest]) -> None:
+    made = build()
+    spec = made["spec"]
+    assert (made["metadata"]["name"], spec["replicas"], spec["updateStrategy"]) == ("sfu-eu-4", 1, {"type": "OnDelete"})
+    assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"]["talktime.dev/node"] == "sfu-eu-4"
+
+
+def test_a_node_that_hangs_is_restarted_quickly_a_deleted_one_drains(build: Callable[..., Manifest]) -> None:
+    pod = _pod(build())
+    (container,) = pod["containers"]
+    assert container["livenessProbe"]["terminationGracePeriodSeconds"] == 5
+    assert pod["terminationGracePeriodSeconds"] > 7200
+
+
+def _template(made: Manifest) -> str:
+    return str(made["spec"]["template"]["metadata"]["annotations"]["talktime.dev/template"])
+
+
+@pytest.mark.parametrize(
+    ("change", "new"),
+    [
+        ({"autoscaling": {"sessionsPerNode": 7}}, True),
+        ({"network": {"ports": {"udp": 7000}}}, True),
+        ({"nodeSelector": {"pool": "a"}}, True),
+        ({"drain": {"deadline": "10m"}}, False),
+        ({"replicas": 5}, False),
+    ],
+)
+def test_what_a_node_runs_decides_whether_it_is_outdated(
+    build: Callable[..., Manifest], change: dict[str, object], new: bool
+) -> None:
+    assert (_template(build(**change)) != _template(build())) is new
+
+
+def test_the_configuration_is_of_the_pod_and_not_of_a_file_that_changes_under_it(
+    build: Callable[..., Manifest],
+) -> None:
+    (container,) = _pod(build())["containers"]
+    (config,) = [e["value"] for e in container["env"] if e["name"] == "LIVEKIT_CONFIG"]
+    assert "port: 7880" in config
+    assert [v["name"] for v in _pod(build())["volumes"]] == ["keys"]
 
 
 @pytest.mark.parametrize(
@@ -78,11 +114,11 @@ def test_the_redis_password_comes_from_a_secret(
     build: Callable[..., Manifest], redis: dict[str, object], source: dict[str, object] | None
 ) -> None:
     (container,) = _pod(build(redis=redis))["containers"]
-    environment = {e["name"]: e["valueFrom"] for e in container["env"]}
+    environment = {e["name"]: e.get("valueFrom", {}) for e in container["env"]}
     assert environment["LIVEKIT_WEBHOOK_API_KEY"]["secretKeyRef"] == {"name": "sfu-eu-keys", "key": "api-key"}
     assert environment.get("REDIS_PASSWORD", {}).get("secretKeyRef") == source
 
 
 def test_a_public_address_is_found_by_the_node_itself(build: Callable[..., Manifest]) -> None:
     (container,) = _pod(build(network={"useExternalIP": True}))["containers"]
-    assert container["args"] == ["--config=/etc/livekit/livekit.yaml"]
+    assert container["args"] == []

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -36,7 +37,7 @@ if str(REPOSITORY) not in sys.path:
 from talktime_agent.recovery import Recovery  # noqa: E402 - found only from the repository's root
 from talktime_ledger.client import LedgerClient  # noqa: E402
 from talktime_ledger.core.money import ZERO  # noqa: E402
-from talktime_ledger.wire import SessionOpen  # noqa: E402
+from talktime_ledger.wire import Close, SessionOpen  # noqa: E402
 
 from bench.enforcers.database import postgres  # noqa: E402
 from bench.meters import bills, plans, room, study, talk, theirs  # noqa: E402
@@ -111,6 +112,10 @@ async def held(lane: Lane, plan: Plan, book: Books, rates: Rates, tallies: dict[
             tally.lost_replies += lost
         replayed = await _replayed(spool, book, token)
         tally.replayed += replayed
+        if died:
+            # Nobody takes the session over: its participant has left with it.
+            gone = Close(epoch=1, reason="room_vanished")
+            await book.gateway.close(session_id, gone)
     outcome = compare(await lane.new_truth(), await book.kept([session_id]), rates, died=died)
     summed, kinder = theirs.cost_of(
         metrics.read_text(encoding="utf-8").splitlines(), study.MODEL[plan.vendor], study.HEARD, rates
@@ -140,16 +145,16 @@ async def _killed(spec: talk.Spec, file: Path) -> None:
 
 async def _replayed(spool: Path, book: Books, token: str) -> int:
     """What the worker main does with spools whose process is gone, or whose ledger did not answer."""
-    count = 0
+    replayed: list[str] = []
 
     async def delete_room(_: str) -> None:
-        nonlocal count
-        count += 1
+        """There is none."""
 
     async with LedgerClient(book.url, token=token, token_path=None) as agent:
-        await Recovery(agent, spool, delete_room=delete_room, replayed=lambda: None).once()
+        recovery = Recovery(agent, spool, delete_room=delete_room, replayed=lambda: replayed.append(spool.name))
+        await recovery.once()
     assert not list(spool.glob("*.jsonl")), "a spool was not taken by the ledger"  # noqa: ASYNC240
-    return count
+    return len(replayed)
 
 
 @asynccontextmanager
@@ -207,6 +212,7 @@ async def measured(
                     await held(lane, plan, book, rates, tallies)
                 except Exception as error:
                     problems.append(f"{plan.vendor} {plan.number}: {type(error).__name__}: {error}")
+                    print(problems[-1], file=sys.stderr, flush=True)
                     await lane.new_truth()
 
         async with progress(tallies, len(todo)):
@@ -284,6 +290,8 @@ def missed(told: dict[str, Any], problems: Sequence[str]) -> list[str]:
 def run(sessions: int, lanes: int, real: int, seed: int) -> tuple[dict[str, Any], list[str]]:
     """With a PostgreSQL of its own."""
     logging.disable(logging.ERROR)
+    # Stopped by a signal, it still stops its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     home = Path(tempfile.mkdtemp(prefix="talktime-metering-"))
     try:
         with postgres(home) as dsn:

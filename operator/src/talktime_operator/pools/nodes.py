@@ -45,11 +45,11 @@ def holds_nothing(pod: Pod) -> bool:
 
 
 def fresh_rooms(pod: Pod, health: Mapping[str, NodeHealth]) -> int | None:
-    """Rooms by the last round; None = not known."""
+    """Rooms by the last round; None = not known, also while the node's own statistics stand still."""
     if holds_nothing(pod):
         return 0
     known = health.get(pod.uid)
-    return known.rooms if known is not None and known.counted else None
+    return known.rooms if known is not None and known.counted and not known.stale else None
 
 
 def load(live: Iterable[Pod], health: Mapping[str, NodeHealth]) -> int | None:

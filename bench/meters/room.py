@@ -94,11 +94,19 @@ async def held(book: Books, home: Path, per_vendor: int, rates: Rates) -> tuple[
             async with turn:
                 return await _session(book, rooms, home, Person(number, _plan(home), voice), vendor)
 
-        sessions = await asyncio.gather(*(one(n, vendor) for n in range(per_vendor) for vendor in vendors))
+        ended = await asyncio.gather(
+            *(one(n, vendor) for n in range(per_vendor) for vendor in vendors), return_exceptions=True
+        )
+        failed = [text for text in ended if isinstance(text, BaseException)]
+        sessions = [text for text in ended if isinstance(text, str)]
+        if failed:
+            print((home / "worker.log").read_text(encoding="utf-8")[-6000:], file=sys.stderr)
         idle = await provider.idle()
         assert idle, "WebRTC: a provider's socket stays open"
         truth = await provider.truth()
-        return truth, compare(truth, await book.kept(sessions), rates, died=False)
+        outcome = compare(truth, await book.kept(sessions), rates, died=False)
+        outcome.problems += [f"WebRTC: {error}" for error in failed]
+        return truth, outcome
 
 
 def _plan(home: Path) -> Plan:
@@ -120,9 +128,15 @@ async def _session(book: Books, rooms: Rooms, home: Path, person: Person, vendor
     )
     await rooms.make(session_id)
     await person.take_part(rooms.entry(session_id))
-    async with asyncio.timeout(CLOSE_SECONDS):
-        while (await book.gateway.session(session_id)).state == "open":  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.3)
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            while (await book.gateway.session(session_id)).state == "open":  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.3)
+    except TimeoutError as error:
+        told = await book.gateway.session(session_id)
+        raise AssertionError(
+            f"{vendor} {session_id} is still open: attached {told.attached_at}, {person.turns} turns"
+        ) from error
     assert person.turns >= TURNS, f"{vendor} over WebRTC: {person.turns} turns"
     print(f"{vendor} over WebRTC: {person.turns} turns", file=sys.stderr, flush=True)
     return session_id

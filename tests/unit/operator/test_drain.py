@@ -132,6 +132,8 @@ def test_a_drain_ends_by_a_known_zero_or_by_the_deadline(
 
 def test_it_looks_again_when_the_zero_may_be_believed() -> None:
     assert run(1, [node(0), draining(1, 0, told=SETTLE - 12)]).again == 12
+    assert run(1, [node(0, 1), draining(1, 0, told=None)]).again == SETTLE
+    assert run(1, [node(0, 1), node(1, 0)]).again == SETTLE
 
 
 def test_more_nodes_again_take_the_fullest_drain_back_before_a_new_one_is_made() -> None:

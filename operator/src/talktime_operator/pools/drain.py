@@ -297,8 +297,8 @@ def _go_on(n: Node, why: Why, deadline: timedelta, settle: float, now: datetime,
         out.remove.append(Removal(n.name, n.slot, mark.why, moved=n.rooms, grace=CUT_GRACE))
         out.states[n.name] = State("Moving", mark.why, mark.since, until)
         return
-    elif known_for is not None:
-        out.look_again(settle - known_for)
+    elif n.rooms == 0:
+        out.look_again(settle - (known_for or 0.0))
     out.states[n.name] = State("Draining", mark.why, mark.since, until)
     out.look_again((until - now).total_seconds())
 

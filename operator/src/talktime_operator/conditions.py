@@ -52,11 +52,12 @@ _SILENCE_FIX = {
 
 @dataclass(frozen=True)
 class PoolView:
-    """What a Project needs to know of its pool."""
+    """What a Project needs to know of its pool. `fallback`: health of its second LiveKit, None when it has none."""
 
     health: Literal["good", "bad", "unknown"]
     active: str
     message: str = ""
+    fallback: Literal["good", "bad", "unknown"] | None = None
 
 
 def paused(is_paused: bool) -> Finding:
@@ -229,8 +230,12 @@ def media_healthy(spec: ProjectSpec, namespace: str, pool: PoolView | None, pool
             f"spec.media.poolRef.name: no SFUPool {name!r} in namespace {namespace!r}; create it or name another"
             f" ({there})",
         )
+    if pool.active == "Fallback" and pool.fallback != "bad":
+        return Finding(kind, "True", "OnFallback", f"SFUPool {name!r}: new sessions are on its fallback")
     if pool.health == "good":
         return Finding(kind, "True", "PoolHealthy")
+    if pool.active == "Fallback":
+        return Finding(kind, "False", "BothSick", f"SFUPool {name!r}: neither its nodes nor its fallback take rooms")
     if pool.health == "bad":
         return Finding(kind, "False", "PoolSick", f"SFUPool {name!r}: {pool.message or 'no node answers'}")
     return Finding(kind, "Unknown", "PoolUnknown", f"SFUPool {name!r}: {pool.message or 'no data yet'}")

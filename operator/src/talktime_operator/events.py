@@ -9,7 +9,7 @@ from typing import Any
 
 from talktime_operator.names import MANAGER, Manifest, Owner
 
-GOOD_WHEN_FALSE = frozenset({"Paused", "PortClash"})
+GOOD_WHEN_FALSE = frozenset({"Paused", "PortClash", "OnFallback"})
 TOLD_APART = frozenset({"Draining"})
 """Conditions whose story is told by events of their own: one per node that begins and ends."""
 

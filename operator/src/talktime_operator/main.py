@@ -20,7 +20,7 @@ from prometheus_client import REGISTRY
 from talktime_ledger import logs
 from talktime_ledger.client import LedgerClient
 
-from talktime_operator import handlers, kube, names
+from talktime_operator import handlers, kube, names, pushed
 from talktime_operator.applier import Applier
 from talktime_operator.cluster import Cluster
 from talktime_operator.election import Election, LeaseLost
@@ -29,13 +29,15 @@ from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.login import login
 from talktime_operator.metrics import TalktimeCollector, reconcile_seconds, reconciles_total
 from talktime_operator.names import Key
-from talktime_operator.pools.nodes import ports_of
+from talktime_operator.pools.health import Answer
 from talktime_operator.pools.reconcile import Pools
 from talktime_operator.projects.reconcile import Projects
 from talktime_operator.pushed import Pushed
 from talktime_operator.rate_cards import RateCards
 from talktime_operator.settings import OperatorSettings
-from talktime_operator.sfu_health import SfuHealth, Target
+from talktime_operator.sfu_health import SfuHealth
+from talktime_operator.sfu_probe import Probe
+from talktime_operator.sfu_targets import pool_targets
 from talktime_operator.surface import Pulse, Surface
 from talktime_operator.workers import WorkerLoads, worker_url
 from talktime_operator.workqueue import WorkQueue
@@ -44,6 +46,8 @@ logger = logging.getLogger("talktime_operator")
 
 SEED_SECRET = "talktime-operator-seed"  # noqa: S105 - a name
 SPEND_REFRESH = 15.0
+SFU_TICK = 0.2
+"""Seconds between two looks at which pool's turn it is."""
 
 
 class Operator:
@@ -67,7 +71,9 @@ class Operator:
         self._queue: WorkQueue[Item] = WorkQueue(self._reconcile, settings.reconcile_workers)
         self.ledger = LedgerSync(ledger_client, settings.ledger_grace, self._project_changed, self._look_at_all)
         self._loads = WorkerLoads(http, settings.worker_stale, resolve_worker)
-        self._sfus = SfuHealth(http, settings.sfu_stale)
+        self._calls = calls
+        self._probe = Probe(http)
+        self._sfus = SfuHealth(self._probe, settings.sfu_stale, self._network_works)
         self._applier = Applier(calls, self.cluster, settings.amounts_interval)
         self._pushed = Pushed(calls, settings.namespace)
         self._pools = Pools(
@@ -84,7 +90,7 @@ class Operator:
             self.cluster, calls, self._applier, self.ledger, self._loads, self._pools, settings, seed
         )
         self._cards = RateCards(self.cluster, calls, self._applier, self.ledger, self._pushed)
-        self.collector = TalktimeCollector(self.cluster, self.ledger, lambda: len(self._queue))
+        self.collectors = (TalktimeCollector(self.cluster, self.ledger, lambda: len(self._queue)), self._sfus)
 
     async def run(self) -> None:
         """Until kopf ends (a signal, or an error in a watch)."""
@@ -99,7 +105,8 @@ class Operator:
             _every(self.settings.ledger_grace / 3, self.ledger.refresh),
             _every(SPEND_REFRESH, self.ledger.refresh_spend),
             _every(self.settings.worker_poll, self._poll_workers),
-            _every(self.settings.worker_poll, self._poll_sfus),
+            _every(SFU_TICK, self._poll_sfus),
+            _every(SFU_TICK, self._poll_fallbacks),
             _every(self.settings.resync, self._resync),
         ]
         tasks = [asyncio.create_task(work) for work in background]
@@ -184,15 +191,25 @@ class Operator:
             self._queue.add(Item("project", key))
 
     async def _poll_sfus(self) -> None:
-        targets = []
-        for pod in self.cluster.pods("pool"):
-            key = Key(pod.key.namespace, pod.pool)
-            pool = self.cluster.pool(key)
-            if pod.component == "sfu" and pool is not None and pool.spec is not None:
-                threshold = pool.spec.health.failure_threshold
-                targets.append(Target(pod, key, ports_of(pod, pool.spec.network.ports), threshold))
-        for key in await self._sfus.round(targets):
+        for key in await self._sfus.round(pool_targets(self.cluster, self._pools, self.settings.namespace)):
             self._queue.add(Item("pool", key))
+
+    async def _poll_fallbacks(self) -> None:
+        for key in await self._sfus.ask_fallbacks(pool_targets(self.cluster, self._pools, self.settings.namespace)):
+            self._queue.add(Item("pool", key))
+
+    async def _network_works(self) -> bool:
+        """Whether ledger or API server can be reached: else a silence of all nodes may be our own."""
+        if (await self._probe.get(f"{self.settings.ledger_url}/healthz", 1.0)).answer is not Answer.SILENT:
+            return True
+        try:
+            async with asyncio.timeout(1.0):
+                await self._calls.get("ConfigMap", Key(self.settings.namespace, pushed.NAME))
+        except TimeoutError:
+            return False
+        except kube.KubeError as error:
+            return error.status != 0
+        return True
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -233,13 +250,15 @@ async def lead(settings: OperatorSettings, api: client.ApiClient, pulse: Pulse, 
         httpx.AsyncClient(timeout=settings.poll_timeout, trust_env=False) as http,
     ):
         operator = Operator(settings, calls, ledger, http, seed, pulse)
-        REGISTRY.register(operator.collector)
+        for collector in operator.collectors:
+            REGISTRY.register(collector)
         acting.append(operator)
         try:
             await operator.run()
         finally:
             acting.clear()
-            REGISTRY.unregister(operator.collector)
+            for collector in operator.collectors:
+                REGISTRY.unregister(collector)
 
 
 async def serve(settings: OperatorSettings) -> int:

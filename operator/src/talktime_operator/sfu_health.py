@@ -1,41 +1,68 @@
-"""Health of SFU nodes: one shared round over `/` and the Prometheus metrics of every livekit-server pod."""
+"""Health of SFU pools: rounds of questions to every livekit-server pod, to their Redis and to the fallback.
+
+A node is asked `/`, its room service (ListRooms with the pool's keys) and its Prometheus metrics. Every answer is good,
+bad or unknown; unknown decides nothing (law 6).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
-import httpx
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 from talktime_ledger.resources.pool import Ports
 
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod
+from talktime_operator.pools.failover import Streak, Verdict, pool_is_sick
+from talktime_operator.pools.health import DEPENDENT, Answer, Cause, Evidence, Round, judge_round
 from talktime_operator.pools.nodes import NodeHealth
+from talktime_operator.sfu_probe import LiveKitAt, Probe, RedisAt
 
-PARALLEL = 16
-STALE_STATS = 406
+FALLBACK_INTERVAL = 5.0
+"""Seconds at least between two questions to the fallback: it is somebody else's service."""
+
+FALLBACK_THRESHOLD = 2
 
 
 @dataclass(frozen=True)
 class Target:
-    """One pod and how it is to be judged."""
+    """One pod and how it is to be judged. `takes`: new rooms may go there (it does not drain)."""
 
     pod: Pod
     pool: Key
     ports: Ports
     failure_threshold: int
+    takes: bool = True
+
+
+@dataclass(frozen=True)
+class PoolTarget:
+    """One pool. `interval` in seconds; `keys`: API key and secret, None while not known; `proven`: it was good before
+    this operator came."""
+
+    key: Key
+    nodes: tuple[Target, ...]
+    interval: float
+    failure_threshold: int
+    keys: tuple[str, str] | None = None
+    redis: RedisAt | None = None
+    fallback: LiveKitAt | None = None
+    proven: bool = False
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One answer. `code` 0 = no connection."""
+    """One node's answer."""
 
-    code: int
-    node_id: str
-    rooms: int | None
+    answer: Answer
+    node_id: str = ""
+    rooms: int | None = None
 
 
 def parse_metrics(text: str) -> tuple[str, int | None]:
@@ -51,77 +78,196 @@ def parse_metrics(text: str) -> tuple[str, int | None]:
 
 @dataclass
 class _History:
+    threshold: int = 3
+    stale: float = 0.0
     failures: int = 0
     last: Reading | None = None
     last_good: Reading | None = None
     at: float = 0.0
 
 
-class SfuHealth:
-    """Three-valued health by pod uid: good at the first good answer, bad after so many bad ones in a row."""
+@dataclass
+class _Pool:
+    started: float
+    stale: float
+    round: Round | None = None
+    streak: Streak = field(default_factory=Streak)
+    sick: bool = False
+    at: float = 0.0
+    fallback: Streak = field(default_factory=Streak)
+    fallback_asked: float = float("-inf")
+    fallback_message: str = ""
+
+
+class SfuHealth(Collector):
+    """Nodes by pod uid: good at the first good answer, bad after so many bad ones in a row. Pools: `Evidence`."""
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        probe: Probe,
         stale: float,
+        network: Callable[[], Awaitable[bool]],
         resolve: Callable[[Pod], str] = lambda pod: pod.host_ip or pod.ip,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client = client
+        self._probe = probe
         self._stale = stale
+        self._network = network
         self._resolve = resolve
         self._clock = clock
         self._histories: dict[str, _History] = {}
-        self._thresholds: dict[str, int] = {}
+        self._pools: dict[Key, _Pool] = {}
+        self._seconds: dict[tuple[str, ...], float] = {}
+        self._asking = asyncio.Lock()
 
     def nodes(self, uids: Iterable[str]) -> Mapping[str, NodeHealth]:
         """Health of these pods; absent ones were never asked."""
         return {uid: self._judge(uid) for uid in uids if uid in self._histories}
 
+    def evidence(self, key: Key) -> Evidence:
+        """What is known about a pool; an old round is no evidence."""
+        pool = self._pools.get(key)
+        if pool is None or pool.round is None:
+            return Evidence()
+        fallback = pool.fallback.verdict
+        if fallback == "bad" and pool.fallback.rounds < FALLBACK_THRESHOLD:
+            fallback = "unknown"
+        told = (fallback, pool.fallback_message)
+        if self._clock() - pool.at > pool.stale:
+            return Evidence(Streak(proven=pool.streak.proven), Cause.STARTING, "not asked lately", False, *told)
+        return Evidence(pool.streak, pool.round.cause, pool.round.message, pool.sick, *told)
+
+    async def round(self, pools: Iterable[PoolTarget]) -> set[Key]:
+        """Asks every pool whose turn it is; returns those whose picture changed."""
+        pools = list(pools)
+        async with self._asking:
+            now = self._clock()
+            self._forget(pools)
+            due = [p for p in pools if p.key not in self._pools or now - self._pools[p.key].started >= p.interval]
+            changed = await asyncio.gather(*(self._ask_pool(p, now) for p in due))
+        return {target.key for target, new in zip(due, changed, strict=True) if new}
+
+    async def ask_fallbacks(self, pools: Iterable[PoolTarget]) -> set[Key]:
+        """Asks the fallbacks whose turn it is; returns pools whose picture changed. Apart from the rounds, so that a
+        hung fallback does not slow them."""
+        pools, now = [p for p in pools if p.key in self._pools], self._clock()
+        before = {p.key: self.evidence(p.key).picture() for p in pools}
+        await asyncio.gather(*(self._ask_fallback(p, self._pools[p.key], now) for p in pools))
+        return {p.key for p in pools if self.evidence(p.key).picture() != before[p.key]}
+
+    def collect(self) -> Iterator[Metric]:
+        """Seconds the last answers took; a question without an answer has no series."""
+        labels = ["namespace", "pool", "node", "probe"]
+        seconds = GaugeMetricFamily("talktime_sfu_probe_seconds", "Time of the last answer.", labels=labels)
+        for where, took in self._seconds.items():
+            seconds.add_metric(list(where), took)
+        yield seconds
+
+    # -- one round -----------------------------------------------------------------------------------------------------
+
+    async def _ask_pool(self, target: PoolTarget, now: float) -> bool:
+        stale = max(self._stale, 3 * target.interval)
+        state = self._pools.setdefault(target.key, _Pool(now, stale, streak=Streak(proven=target.proven)))
+        state.started, state.stale = now, stale
+        nodes = [t for t in target.nodes if t.pod.phase == "Running" and self._resolve(t.pod)]
+        uids = [t.pod.uid for t in nodes]
+        before = self.nodes(uids), self.evidence(target.key).picture()
+        within = min(max(target.interval, 0.5), 1.0)
+        readings = await asyncio.gather(*(self._ask_node(t, target.keys, within) for t in nodes))
+        lacking = any(r.answer in DEPENDENT for r in readings)
+        redis: Verdict = await self._ask_redis(target, within) if lacking else "unknown"
+        network: Verdict = "good"
+        if readings and all(r.answer is Answer.SILENT for r in readings):
+            network = "good" if await self._network() else "unknown"
+        done = self._clock()
+        for node, reading in zip(nodes, readings, strict=True):
+            self._note(node, reading, network, done, stale)
+        takers = {t.pod.key.name: r.answer for t, r in zip(nodes, readings, strict=True) if t.takes and t.pod.live}
+        state.round = judge_round(takers, redis, network)
+        if done - state.at > stale:  # nobody looked meanwhile
+            state.streak = Streak(proven=state.streak.proven)
+        state.streak = state.streak.then(state.round.verdict, done - state.at)
+        state.sick, state.at = pool_is_sick(state.streak, target.failure_threshold), done
+        return before != (self.nodes(uids), self.evidence(target.key).picture())
+
+    async def _ask_node(self, target: Target, keys: tuple[str, str] | None, within: float) -> Reading:
+        address, ports = self._resolve(target.pod), target.ports
+        host = f"[{address}]" if ":" in address else address
+        where = (*target.pool, target.pod.key.name)
+        root = await self._probe.get(f"http://{host}:{ports.http}/", within)
+        self._took((*where, "http"), root.seconds)
+        if root.answer is not Answer.GOOD:
+            return Reading(root.answer)
+        answer = Answer.GOOD
+        if keys is not None:
+            listed = await self._probe.list_rooms(LiveKitAt(f"http://{host}:{ports.http}", *keys), within)
+            self._took((*where, "room_service"), listed.seconds)
+            if listed.answer is not Answer.GOOD:
+                answer = Answer.NO_ROOMS
+        metrics = await self._probe.get(f"http://{host}:{ports.metrics}/metrics", within)
+        node_id, rooms = "", None
+        if metrics.answer is Answer.GOOD:
+            with contextlib.suppress(ValueError):
+                node_id, rooms = parse_metrics(metrics.text)
+        return Reading(answer if node_id else Answer.WRONG, node_id, rooms)
+
+    async def _ask_redis(self, target: PoolTarget, within: float) -> Verdict:
+        """Asked only when a node lacks something: a node that makes rooms has its Redis."""
+        if target.redis is None:
+            return "unknown"
+        reply = await self._probe.ping(target.redis, within)
+        self._took((*target.key, "", "redis"), reply.seconds)
+        return reply.answer.verdict("unknown")
+
+    async def _ask_fallback(self, target: PoolTarget, state: _Pool, now: float) -> None:
+        if target.fallback is None:
+            state.fallback, state.fallback_message = Streak(), ""
+            return
+        if now - state.fallback_asked < max(target.interval, FALLBACK_INTERVAL):
+            return
+        reply = await self._probe.list_rooms(target.fallback, 2.0)
+        self._took((*target.key, "", "fallback"), reply.seconds)
+        verdict = reply.answer.verdict("good" if await self._witnessed(reply.answer) else "unknown")
+        state.fallback = state.fallback.then(verdict, 0.0)
+        state.fallback_asked, state.fallback_message = now, "" if verdict == "good" else reply.answer.value
+
+    async def _witnessed(self, answer: Answer) -> bool:
+        return answer is not Answer.SILENT or await self._network()
+
+    def _note(self, target: Target, reading: Reading, network: Verdict, now: float, stale: float) -> None:
+        history = self._histories.setdefault(target.pod.uid, _History())
+        history.threshold, history.stale = target.failure_threshold, stale
+        verdict = reading.answer.verdict(network)
+        if verdict == "unknown":
+            return  # ages into unknown
+        history.last, history.at = reading, now
+        if verdict == "good":
+            history.failures, history.last_good = 0, reading
+        else:
+            history.failures += 1
+
     def _judge(self, uid: str) -> NodeHealth:
         history = self._histories[uid]
-        if history.last is None or self._clock() - history.at > self._stale:
+        if history.last is None or self._clock() - history.at > history.stale:
             return NodeHealth("unknown")
         known = history.last_good
         node_id, rooms = (known.node_id, known.rooms) if known is not None else ("", None)
         if history.failures == 0:
             return NodeHealth("good", node_id, rooms)
-        if history.failures >= self._thresholds.get(uid, 3):
-            return NodeHealth("bad", node_id, history.last.rooms, stale=history.last.code == STALE_STATS)
+        if history.failures >= history.threshold:
+            return NodeHealth("bad", node_id, history.last.rooms, stale=history.last.answer is Answer.STALE)
         return NodeHealth("good" if known is not None else "unknown", node_id, rooms, counted=False)
 
-    async def round(self, targets: Iterable[Target]) -> set[Key]:
-        """Asks every running node once; returns the pools whose picture changed."""
-        targets = [t for t in targets if t.pod.phase == "Running" and self._resolve(t.pod)]
-        uids = [t.pod.uid for t in targets]
-        before = self.nodes(uids)
-        gate = asyncio.Semaphore(PARALLEL)
-        await asyncio.gather(*(self._ask(t, gate) for t in targets))
-        gone = set(self._histories) - set(uids)
-        for uid in gone:
-            del self._histories[uid]
-        after = self.nodes(uids)
-        return {t.pool for t in targets if before.get(t.pod.uid) != after.get(t.pod.uid)}
-
-    async def _ask(self, target: Target, gate: asyncio.Semaphore) -> None:
-        async with gate:
-            reading = await self._read(self._resolve(target.pod), target.ports)
-        history = self._histories.setdefault(target.pod.uid, _History())
-        self._thresholds[target.pod.uid] = target.failure_threshold
-        history.last, history.at = reading, self._clock()
-        if reading.code == 200 and reading.node_id:
-            history.failures, history.last_good = 0, reading
+    def _took(self, where: tuple[str, ...], seconds: float | None) -> None:
+        if seconds is None:
+            self._seconds.pop(where, None)
         else:
-            history.failures += 1
+            self._seconds[where] = seconds
 
-    async def _read(self, address: str, ports: Ports) -> Reading:
-        host = f"[{address}]" if ":" in address else address
-        code, node_id, rooms = 0, "", None
-        try:
-            code = (await self._client.get(f"http://{host}:{ports.http}/")).status_code
-            metrics = await self._client.get(f"http://{host}:{ports.metrics}/metrics")
-            if metrics.status_code == 200:
-                node_id, rooms = parse_metrics(metrics.text)
-        except (httpx.HTTPError, ValueError):
-            pass
-        return Reading(code, node_id, rooms)
+    def _forget(self, pools: Iterable[PoolTarget]) -> None:
+        keys = {p.key for p in pools}
+        uids = {t.pod.uid for p in pools for t in p.nodes}
+        names = {(*t.pool, t.pod.key.name) for p in pools for t in p.nodes} | {(*key, "") for key in keys}
+        self._pools = {key: pool for key, pool in self._pools.items() if key in keys}
+        self._histories = {uid: history for uid, history in self._histories.items() if uid in uids}
+        self._seconds = {where: took for where, took in self._seconds.items() if where[:3] in names}

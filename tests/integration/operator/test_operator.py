@@ -136,6 +136,12 @@ def answering(ip: str, port: int, answers: dict[str, Callable[[], str]]) -> Iter
             if make:
                 self.wfile.write(make().encode())
 
+        def do_POST(self) -> None:
+            """LiveKit's room service: no such room."""
+            self.send_response(200 if self.path.endswith("/ListRooms") else 404)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
         def log_message(self, *_: object) -> None:
             return
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -10,7 +12,9 @@ import pytest
 from talktime_ledger.resources.pool import Ports
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod
-from talktime_operator.sfu_health import SfuHealth, Target, parse_metrics
+from talktime_operator.pools.health import Answer, Cause
+from talktime_operator.sfu_health import PoolTarget, SfuHealth, Target, parse_metrics
+from talktime_operator.sfu_probe import LiveKitAt, Probe, RedisAt
 from talktime_operator.workers import WorkerLoads, active_jobs, worker_url
 
 
@@ -79,46 +83,210 @@ def test_metrics_name_the_node_and_its_rooms() -> None:
     assert parse_metrics("other 1\n") == ("", None)
 
 
-async def test_health_needs_several_failures_and_one_success(pod: Callable[..., Pod]) -> None:
-    clock, root = Clock(), {"code": 200}
+class World:
+    """livekit-servers, a Redis port nobody listens on, and a fallback, as one transport."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        if root["code"] == 0:
-            raise httpx.ConnectError("no")
-        return httpx.Response(200, text=METRICS) if request.url.port == 6789 else httpx.Response(root["code"])
+    def __init__(self) -> None:
+        self.root: dict[str, int | Exception] = {}
+        self.rooms: dict[str, int | Exception] = {}
+        self.asked: list[str] = []
+        self.network = True
+        self.clock = Clock()
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-        health = SfuHealth(client, stale=20, clock=clock)
-        target = Target(pod("sfu-eu-0", pool="eu", component="sfu"), Key("talktime", "eu"), Ports(), 3)
-        uid = target.pod.uid
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.host
+        self.asked.append(str(request.url))
+        if request.url.port == 6789:
+            return httpx.Response(200, text=METRICS.replace("ND_x", f"ND_{host}"))
+        given = (self.rooms if "RoomService" in request.url.path else self.root).get(host, 200)
+        if isinstance(given, Exception):
+            raise given
+        return httpx.Response(given)
 
-        async def look() -> str:
-            await health.round([target])
-            return health.nodes([uid])[uid].health
+    async def reachable(self) -> bool:
+        return self.network
 
-        assert health.nodes([uid]) == {}
-        assert await look() == "good"
-        root["code"] = 0
-        assert [await look() for _ in range(3)] == ["good", "good", "bad"]
-        root["code"] = 406
-        assert await look() == "bad"
-        assert health.nodes([uid])[uid].stale
-        root["code"] = 200
-        assert await look() == "good"
-        clock.now = 21
-        assert health.nodes([uid])[uid].health == "unknown"
-        await health.round([])
-        assert health.nodes([uid]) == {}
+    def health(self, client: httpx.AsyncClient) -> SfuHealth:
+        return SfuHealth(Probe(client, self.clock), 20, self.reachable, clock=self.clock)
 
 
-async def test_a_node_that_never_answered_is_unknown_before_it_is_bad(pod: Callable[..., Pod]) -> None:
-    def answer(_: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("no")
+@pytest.fixture
+def world() -> World:
+    return World()
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-        health = SfuHealth(client, stale=20)
-        target = Target(pod("sfu-eu-0"), Key("talktime", "eu"), Ports(), 2)
+
+@pytest.fixture
+async def health(world: World) -> AsyncIterator[SfuHealth]:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as client:
+        yield world.health(client)
+
+
+@pytest.fixture
+def pool(pod: Callable[..., Pod]) -> Callable[..., PoolTarget]:
+    def make(*names: str, takes: tuple[bool, ...] = (), threshold: int = 3, **changes: Any) -> PoolTarget:
+        pods = [pod(n, pool="eu", component="sfu", host_ip=n) for n in names]
+        draining = dict(zip(names, takes, strict=False))
+        nodes = tuple(Target(p, EU, Ports(), threshold, draining.get(p.key.name, True)) for p in pods)
+        return PoolTarget(EU, nodes, 1.0, threshold, ("key", "a-secret-of-at-least-thirty-two-bytes"), **changes)
+
+    return make
+
+
+EU = Key("talktime", "eu")
+NO = httpx.ConnectError("no")
+NO.__cause__ = ConnectionRefusedError()
+HUNG = httpx.ReadTimeout("slow")
+CUT = httpx.ConnectTimeout("no way")
+
+
+async def rounds(world: World, health: SfuHealth, target: PoolTarget, count: int = 1) -> None:
+    for _ in range(count):
+        world.clock.now += target.interval
         await health.round([target])
-        assert health.nodes([target.pod.uid])[target.pod.uid].health == "unknown"
+
+
+async def test_a_node_needs_several_failures_and_one_success(
+    world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
+) -> None:
+    target = pool("a")
+
+    async def look() -> str:
+        await rounds(world, health, target)
+        return health.nodes(["uid-a"])["uid-a"].health
+
+    assert health.nodes(["uid-a"]) == {}
+    assert await look() == "good"
+    assert health.nodes(["uid-a"])["uid-a"].node_id == "ND_a"
+    world.root["a"] = NO
+    assert [await look() for _ in range(3)] == ["good", "good", "bad"]
+    world.root["a"] = 406
+    assert await look() == "bad"
+    assert health.nodes(["uid-a"])["uid-a"].stale
+    world.root["a"] = 200
+    assert await look() == "good"
+    world.clock.now += 21
+    assert health.nodes(["uid-a"])["uid-a"].health == "unknown"
+    assert health.evidence(EU).streak.verdict == "unknown", "an old round is no evidence"
+    await health.round([])
+    assert health.nodes(["uid-a"]) == {}
+
+
+async def test_a_node_that_never_answered_is_unknown_before_it_is_bad(
+    world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
+) -> None:
+    world.root["a"] = NO
+    await rounds(world, health, pool("a", threshold=2))
+    assert health.nodes(["uid-a"])["uid-a"].health == "unknown"
+    await rounds(world, health, pool("a", threshold=2))
+    assert health.nodes(["uid-a"])["uid-a"].health == "bad"
+
+
+async def test_a_round_is_made_when_its_interval_has_passed(
+    world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
+) -> None:
+    target = replace(pool("a"), interval=5.0)
+    await rounds(world, health, target)
+    before = len(world.asked)
+    world.clock.now += 4
+    assert await health.round([target]) == set()
+    assert len(world.asked) == before
+    world.clock.now += 1
+    await health.round([target])
+    assert len(world.asked) > before
+
+
+@pytest.mark.parametrize(
+    ("root", "rooms", "network", "verdict", "cause"),
+    [
+        ({}, {}, True, "good", Cause.NONE),
+        ({"a": NO}, {}, True, "good", Cause.ONE_NODE),
+        ({"a": NO, "b": NO}, {}, True, "bad", Cause.ALL_NODES),
+        ({"a": HUNG, "b": NO}, {}, True, "bad", Cause.ALL_NODES),
+        ({"a": CUT, "b": CUT}, {}, True, "bad", Cause.ALL_NODES),
+        ({"a": CUT, "b": CUT}, {}, False, "unknown", Cause.NETWORK),
+        ({"a": 406, "b": 406}, {}, True, "unknown", Cause.REDIS),
+        ({"a": 406, "b": NO}, {}, True, "unknown", Cause.REDIS),
+        ({}, {"a": 500, "b": HUNG}, True, "unknown", Cause.REDIS),
+        ({}, {"a": 500}, True, "good", Cause.ONE_NODE),
+    ],
+)
+async def test_whose_fault_it_is(
+    world: World,
+    health: SfuHealth,
+    pool: Callable[..., PoolTarget],
+    root: dict[str, Any],
+    rooms: dict[str, Any],
+    network: bool,
+    verdict: str,
+    cause: Cause,
+) -> None:
+    """Nobody answers as the pools' Redis here: a room service that fails may be its fault."""
+    world.root, world.rooms, world.network = root, rooms, network
+    await rounds(world, health, pool("a", "b", proven=True), 3)
+    seen = health.evidence(EU)
+    assert (seen.streak.verdict, seen.cause) == (verdict, cause)
+    assert seen.sick == (verdict == "bad")
+    assert bool(seen.message) == (cause is not Cause.NONE)
+
+
+async def test_nodes_that_drain_or_have_not_started_carry_no_new_rooms(
+    world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
+) -> None:
+    world.root["b"] = NO
+    await rounds(world, health, pool("a", "b", takes=(False, True)), 3)
+    assert health.evidence(EU).cause is Cause.ALL_NODES
+    assert not health.evidence(EU).sick, "a pool that was never good is starting"
+    await rounds(world, health, pool("a", takes=(False,), proven=True))
+    assert health.evidence(EU).cause is Cause.NO_NODE
+
+
+async def test_a_fallback_is_asked_with_its_own_keys_and_rarely(
+    world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
+) -> None:
+    second = LiveKitAt("wss://cloud", "key", "a-secret-of-at-least-thirty-two-bytes")
+    target = pool("a", fallback=second)
+    await rounds(world, health, target)
+    assert await health.ask_fallbacks([target]) == {EU}
+    assert health.evidence(EU).fallback == "good"
+    assert "https://cloud/twirp/livekit.RoomService/ListRooms" in world.asked
+    world.rooms["cloud"] = 401
+    asked = len(world.asked)
+    world.clock.now += 4
+    assert await health.ask_fallbacks([target]) == set()
+    assert len(world.asked) == asked
+    for _ in range(2):
+        world.clock.now += 5
         await health.round([target])
-        assert health.nodes([target.pod.uid])[target.pod.uid].health == "bad"
+        await health.ask_fallbacks([target])
+    assert health.evidence(EU).fallback == "bad"
+    assert health.evidence(EU).streak.verdict == "good", "that of the pool is another matter"
+    world.rooms["cloud"], world.network = CUT, False
+    world.clock.now += 5
+    await health.ask_fallbacks([target])
+    assert health.evidence(EU).fallback == "unknown"
+
+
+async def test_times_of_answers_are_metrics(world: World, health: SfuHealth, pool: Callable[..., PoolTarget]) -> None:
+    await rounds(world, health, pool("a"))
+    (family,) = health.collect()
+    probes = {(s.labels["node"], s.labels["probe"]) for s in family.samples}
+    assert probes == {("a", "http"), ("a", "room_service")}
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [(b"+PONG\r\n", "good"), (b"-NOAUTH Authentication required.\r\n", "good"), (b"-LOADING\r\n", "bad"), (b"", "bad")],
+)
+async def test_a_redis_is_asked_without_a_password(world: World, reply: bytes, expected: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.readline() == b"PING\r\n"
+        writer.write(reply)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, httpx.AsyncClient() as client:
+        told = await Probe(client).ping(RedisAt(f"127.0.0.1:{port}"), 5)
+        assert told.answer.verdict("unknown") == expected
+    async with httpx.AsyncClient() as client:
+        assert (await Probe(client).ping(RedisAt(f"127.0.0.1:{port}"), 5)).answer is Answer.REFUSED

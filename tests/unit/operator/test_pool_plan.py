@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from talktime_operator.children.sfu_statefulset import template_digest
 from talktime_operator.names import Key
 from talktime_operator.observed import Child, Pod, Resource, SfuMarks
 from talktime_operator.pools.drain import Why
+from talktime_operator.pools.failover import Streak
+from talktime_operator.pools.health import Cause, Evidence
 from talktime_operator.pools.nodes import NodeHealth
 from talktime_operator.pools.plan import Images, Plan, Seen, judge, plan, plan_wrong_namespace
+from talktime_operator.pools.switching import Second
 
 GOOD = NodeHealth("good", "ND_1", 3)
 BAD = NodeHealth("bad", "ND_2", None)
@@ -240,9 +244,73 @@ def test_a_node_that_finds_no_machine_names_the_reason(seen: Callable[..., Seen]
     assert "sfu-eu-1-0 cannot be scheduled" in finding.message
 
 
-def test_a_fallback_that_this_version_does_not_open_is_said(seen: Callable[..., Seen]) -> None:
-    made = plan(seen(fallback={"mode": "Auto", "url": "wss://x", "secretRef": {"name": "cloud"}}))
-    assert {f.type: f.reason for f in made.findings}["FallbackReady"] == "FallbackNotSupported"
+FALLBACK = {"mode": "Auto", "url": "wss://x", "secretRef": {"name": "cloud"}}
+SICK = Evidence(Streak("bad", 3, 3.0, True), Cause.ALL_NODES, "none of 1 nodes answers: n refuses connections", True)
+
+
+def told(made: Plan) -> dict[str, tuple[str, str]]:
+    return {f.type: (f.status, f.reason) for f in made.findings}
+
+
+def test_a_sick_pool_goes_over_and_says_so_to_everybody(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
+    base = seen((node("sfu-eu-0"),), {"uid-sfu-eu-0": BAD}, replicas=1, fallback=FALLBACK)
+    second = Second("wss://x")
+    made = plan(replace(base, evidence=replace(SICK, fallback="good"), second=second))
+    assert made.push is not None
+    assert (made.push.active, made.push.fallbackURL, made.push.fallbackMode) == ("Fallback", "wss://x", "Auto")
+    assert made.status["active"] == {
+        "target": "Fallback",
+        "since": base.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "reason": "PoolSick",
+        "message": SICK.message,
+        "count": 1,
+    }
+    assert told(made)["OnFallback"] == ("True", "PoolSick")
+    assert told(made)["NodesHealthy"] == ("False", "AllNodesSick")
+    assert told(made)["Ready"] == ("True", "OnFallback")
+    assert (made.view.active, made.view.fallback) == ("Fallback", "good")
+
+    both = plan(replace(base, evidence=replace(SICK, fallback="bad", fallback_message="hangs"), second=second))
+    assert both.status["active"]["target"] == "SelfHosted"
+    assert told(both)["Ready"] == ("False", "BothSick")
+    assert told(both)["FallbackReady"] == ("False", "FallbackSick")
+
+
+def test_redis_away_keeps_the_pool_and_names_the_cause(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
+    evidence = Evidence(Streak("unknown", 99, 99.0, True), Cause.REDIS, "every node answers 406", fallback="good")
+    base = seen((node("sfu-eu-0"),), {"uid-sfu-eu-0": STALE}, replicas=1, fallback=FALLBACK)
+    made = plan(replace(base, evidence=evidence, second=Second("wss://x")))
+    assert made.status["active"]["target"] == "SelfHosted"
+    assert told(made)["NodesHealthy"] == ("Unknown", "RedisAway")
+    assert told(made)["Ready"][0] == "Unknown"
+
+
+def test_a_planned_switch_and_missing_keys(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
+    pods = ((node("sfu-eu-0"),), {"uid-sfu-eu-0": GOOD})
+    forced = seen(*pods, replicas=1, fallback=FALLBACK | {"mode": "Force"})
+    assert plan(replace(forced, second=Second("wss://x"))).status["active"]["reason"] == "Forced"
+    lacking = plan(replace(forced, second=Second("wss://x", "no Secret 'cloud'")))
+    assert lacking.status["active"]["target"] == "SelfHosted"
+    assert told(lacking)["FallbackReady"] == ("False", "KeysNotFound")
+    assert lacking.push is not None
+    assert lacking.push.fallbackURL is None
+    assert "FallbackReady" not in told(plan(seen(*pods, replicas=1)))
+
+
+def test_the_way_back_is_looked_at_when_its_time_has_come(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
+    base = seen((node("sfu-eu-0"),), {"uid-sfu-eu-0": GOOD}, replicas=1, fallback=FALLBACK | {"failbackAfter": "1m"})
+    since = (base.now - timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    status = {"active": {"target": "Fallback", "since": since, "reason": "PoolSick", "message": "x", "count": 1}}
+    base = replace(base, resource=replace(base.resource, status=status), second=Second("wss://x"))
+    waiting = plan(replace(base, evidence=Evidence(Streak("good", 40, 40.0, True), Cause.NONE, fallback="good")))
+    assert (waiting.status["active"], waiting.again) == (status["active"], 20.0)
+    back = plan(replace(base, evidence=Evidence(Streak("good", 60, 60.0, True), Cause.NONE, fallback="good")))
+    assert back.status["active"]["reason"] == "PoolRecovered"
+    assert back.status["active"]["count"] == 2
+
+
+def test_a_media_probe_is_refused_aloud(seen: Callable[..., Seen]) -> None:
+    assert told(plan(seen(health={"mediaProbe": True})))["MediaProbed"] == ("False", "MediaProbeNotSupported")
 
 
 def test_a_pool_elsewhere_is_refused_with_the_right_place(pool_spec: Callable[..., SFUPoolSpec], now: datetime) -> None:

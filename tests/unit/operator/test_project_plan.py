@@ -17,6 +17,7 @@ from talktime_operator.children.livekit_secret import LiveKitAccess
 from talktime_operator.conditions import Finding, PoolView, Silence
 from talktime_operator.names import Key
 from talktime_operator.observed import Child, Pod, Resource
+from talktime_operator.pools.fallback_keys import Standby
 from talktime_operator.projects.plan import Seen, plan, plan_invalid
 
 
@@ -208,3 +209,82 @@ def test_the_plan_is_pure(seen: Callable[..., Seen]) -> None:
     one, two = seen(), seen()
     assert plan(one) == plan(two)
     assert plan(replace(one)) == plan(one)
+
+
+CLOUD = Standby(LiveKitAccess("wss://cloud", "ck", "cs"), 2)
+OVER = PoolView("bad", "Fallback", "none of 1 nodes answers", "good")
+
+
+def reserve_of(made: Any) -> dict[str, Any] | None:
+    found = [
+        c for c in made.children if c["kind"] == "Deployment" and c["metadata"]["name"] == "talktime-standby-study"
+    ]
+    return found[0] if found else None
+
+
+def _standby_deployment(key: Key, replicas: int) -> Child:
+    return replace(_deployment(key, replicas), key=Key(key.namespace, "talktime-standby-study"))
+
+
+def test_standby_agents_are_there_while_the_project_has_sessions(seen: Callable[..., Seen], key: Key) -> None:
+    made = plan(seen(standby=CLOUD))
+    deployment = reserve_of(made)
+    assert deployment is not None
+    assert deployment["spec"]["replicas"] == 2
+    template = deployment["spec"]["template"]
+    assert template["metadata"]["labels"] == deployment["spec"]["selector"]["matchLabels"]
+    assert template["metadata"]["labels"]["app.kubernetes.io/component"] == "standby"
+    (container,) = template["spec"]["containers"]
+    url = next(e for e in container["env"] if e["name"] == "LIVEKIT_URL")["valueFrom"]["secretKeyRef"]
+    assert url["name"] == CLOUD.access.secret_name("study")
+    assert template["spec"]["serviceAccountName"] == "talktime-agent-study"
+    budgets = [c["metadata"]["name"] for c in made.children if c["kind"] == "PodDisruptionBudget"]
+    assert budgets == ["talktime-agent-study", "talktime-standby-study"]
+
+
+def test_without_sessions_none_is_made_and_those_there_are_given_up_after_a_while(
+    seen: Callable[..., Seen], ledger_status: Callable[..., ProjectStatus], key: Key, pod: Callable[..., Pod]
+) -> None:
+    calm = ledger_status(sessions={"open": 0, "waiting": 0, "attached": 0, "completed": 9})
+    assert reserve_of(plan(seen(standby=CLOUD, ledger=calm))) is None
+    assert reserve_of(plan(seen())) is None, "no fallback, no standby"
+    pods = (pod("s-1", component="standby"), pod("s-2", component="standby"))
+    idle = {"uid-s-1": 0, "uid-s-2": 0}
+    there = {"standby": CLOUD, "ledger": calm, "standby_deployment": _standby_deployment(key, 2), "pods": pods}
+    warm = plan(seen(**there, loads=idle))
+    assert warm.standby_needs_fewer
+    assert warm.standby is not None
+    assert warm.standby.replicas == 2
+    gone = plan(seen(**there, loads=idle, standby_fewer_for=31.0)).standby
+    assert gone is not None
+    assert gone.replicas == 1
+    busy = plan(seen(**there, loads={"uid-s-1": 3, "uid-s-2": 1}, standby_fewer_for=31.0)).standby
+    assert busy is not None
+    assert busy.replicas == 2, "sessions on the fallback finish there"
+
+
+def test_on_the_fallback_standby_agents_follow_the_sessions(
+    seen: Callable[..., Seen],
+    ledger_status: Callable[..., ProjectStatus],
+    project_spec: Callable[..., ProjectSpec],
+    key: Key,
+    pod: Callable[..., Pod],
+) -> None:
+    pods = (pod("s-1", component="standby"), pod("a-1"))
+    spec = project_spec(sessionsPerReplica=2, spareSessions=1, maxReplicas=10)
+    many = ledger_status(sessions={"open": 6, "waiting": 4, "attached": 2, "completed": 0})
+    fields = {"standby": CLOUD, "pods": pods, "spec": spec, "ledger": many, "loads": {"uid-s-1": 2, "uid-a-1": 0}}
+    over = plan(seen(**fields, pool=OVER, standby_deployment=_standby_deployment(key, 2)))
+    assert over.standby is not None
+    assert over.standby.replicas == 4, "ceil((2 + 4 + 1) / 2)"
+    assert over.status["media"]["active"] == "Fallback"
+    assert {f.type: f.reason for f in over.findings}["MediaHealthy"] == "OnFallback"
+    assert over.status["agents"]["busy"] == 0, "told of the agents at the pool's own nodes"
+    silent = plan(seen(**(fields | {"ledger": None}), pool=OVER, standby_deployment=_standby_deployment(key, 5)))
+    assert silent.standby is not None
+    assert silent.standby.replicas == 5
+
+
+def test_both_sick_is_said_on_the_project(seen: Callable[..., Seen]) -> None:
+    made = plan(seen(standby=CLOUD, pool=replace(OVER, fallback="bad")))
+    assert {f.type: (f.status, f.reason) for f in made.findings}["MediaHealthy"] == ("False", "BothSick")

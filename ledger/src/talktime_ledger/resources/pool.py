@@ -79,10 +79,10 @@ class Drain(Spec):
 
 
 class Health(Spec):
-    """When a node or the pool counts as sick."""
+    """When a node or the pool counts as sick. At the defaults a dead or hung pool is known in 2 to 4 s."""
 
-    interval: Duration = "5s"
-    failure_threshold: int = Field(3, ge=1, le=20)
+    interval: Duration = Field("1s", description="Pause between two rounds over the nodes; an answer may take 1s.")
+    failure_threshold: int = Field(3, ge=1, le=20, description="So many bad rounds in a row count as sick.")
     media_probe: bool = Field(False, description="Join, publish and hear back from a probe pod.")
 
 
@@ -91,9 +91,13 @@ class Fallback(Spec):
 
     mode: FallbackMode = FallbackMode.NEVER
     url: Url | None = None
-    secret_ref: NameRef | None = Field(None, description="Secret with the keys `api-key` and `api-secret`.")
-    standby_replicas: int = Field(1, ge=0, le=100)
-    failback_after: Duration = "5m"
+    secret_ref: NameRef | None = Field(
+        None, description="Secret of the release namespace with the keys `api-key` and `api-secret`."
+    )
+    standby_replicas: int = Field(
+        1, ge=0, le=100, description="Agents kept at the fallback while a Project has open sessions."
+    )
+    failback_after: Duration = Field("5m", description="Health without a break before new rooms come back.")
     webhooks: Webhooks = Webhooks.POLL
 
     cel: ClassVar[tuple[Rule, ...]] = (

@@ -98,7 +98,9 @@ class ActiveTarget(Spec):
 
     target: Literal["SelfHosted", "Fallback"]
     since: Moment
-    reason: Text = ""
+    reason: Annotated[str, StringConstraints(max_length=64)] = ""
+    message: Text = ""
+    count: int = Field(0, description="Switches so far.")
 
 
 class NodeStatus(Spec):

@@ -31,10 +31,16 @@ class AgentSettings:
 
 
 def build_agent_deployment(
-    key: Key, owner: Owner, spec: ProjectSpec, replicas: int, livekit_secret: str, settings: AgentSettings
+    key: Key,
+    owner: Owner,
+    spec: ProjectSpec,
+    replicas: int,
+    livekit_secret: str,
+    settings: AgentSettings,
+    labels: dict[str, str] | None = None,
 ) -> Manifest:
     """`livekit_secret` is the name of the Secret with url, api-key and api-secret of the Project's pool."""
-    labels = names.agent_labels(key.name)
+    labels = labels or names.agent_labels(key.name)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -8,9 +8,11 @@ from talktime_operator.names import Key, Manifest, Owner
 from .agent_deployment import METRICS_PORT, WORKER_PORT
 
 
-def build_agent_network_policy(key: Key, owner: Owner, release_namespace: str) -> Manifest:
+def build_agent_network_policy(
+    key: Key, owner: Owner, release_namespace: str, labels: dict[str, str] | None = None
+) -> Manifest:
     """Ingress only. Egress stays open: providers, LiveKit's UDP and the ledger have no addresses known here."""
-    labels = names.agent_labels(key.name)
+    labels = labels or names.agent_labels(key.name)
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -14,7 +14,8 @@ from talktime_operator.names import Key, Manifest, Owner
 
 @dataclass(frozen=True)
 class Record:
-    """Hashes of the access keys that were handed out, and the name of the LiveKit Secret that was made.
+    """Hashes of the access keys that were handed out, and the names of the LiveKit Secrets that were made: that of the
+    pool and, for standby agents, that of its fallback.
 
     `epoch` is -1 while no access Secret was made.
     """
@@ -22,13 +23,14 @@ class Record:
     epoch: int = -1
     keys: tuple[AccessKey, ...] = ()
     livekit_secret: str = ""
+    standby_secret: str = ""
 
     @classmethod
     def parse(cls, data: Mapping[str, str]) -> Record:
         """An unreadable record is an empty one: the Secrets are then asked for again."""
         try:
             keys = tuple(AccessKey.model_validate(k) for k in json.loads(data["access-keys.json"]))
-            return cls(int(data["access-epoch"]), keys, data.get("livekit-secret", ""))
+            return cls(int(data["access-epoch"]), keys, data.get("livekit-secret", ""), data.get("standby-secret", ""))
         except (KeyError, ValueError):
             return cls()
 
@@ -45,5 +47,6 @@ def build_agent_record(key: Key, owner: Owner, record: Record) -> Manifest:
             "access-epoch": str(record.epoch),
             "access-keys.json": json.dumps(keys, sort_keys=True),
             "livekit-secret": record.livekit_secret,
+            **({"standby-secret": record.standby_secret} if record.standby_secret else {}),
         },
     }

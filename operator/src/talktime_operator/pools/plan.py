@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from talktime_ledger.resources.kinds import GROUP, VERSION
-from talktime_ledger.resources.pool import FallbackMode, SFUPoolSpec
+from talktime_ledger.resources.pool import SFUPoolSpec
 from talktime_ledger.resources.schema import seconds
 from talktime_ledger.wire import NodeState, PoolNode, PoolPush
 
@@ -25,7 +25,9 @@ from talktime_operator.children.sfu_statefulset import build_sfu_statefulset, te
 from talktime_operator.conditions import Finding, PoolView
 from talktime_operator.names import Key, Manifest, Owner
 from talktime_operator.observed import Child, Pod, Resource
-from talktime_operator.pools import drain
+from talktime_operator.pools import drain, switching
+from talktime_operator.pools.failover import Active
+from talktime_operator.pools.health import Evidence
 from talktime_operator.pools.nodes import Around, NodeHealth, drain_nodes, load, port_clash
 from talktime_operator.scaling import NodePolicy, desired_nodes
 
@@ -44,7 +46,7 @@ class Images:
 @dataclass(frozen=True)
 class Seen:
     """Everything a plan for one pool looks at. `nodes`: health by pod uid; `others`: the other pools that parse;
-    `leaving` and `told` as in pools/nodes.py."""
+    `leaving` and `told` as in pools/nodes.py; `evidence`: its health by rounds, `second`: its fallback."""
 
     resource: Resource[SFUPoolSpec]
     spec: SFUPoolSpec
@@ -57,6 +59,8 @@ class Seen:
     leaving: frozenset[str] = frozenset()
     told: Mapping[str, float] = field(default_factory=dict)
     settle: float = drain.SETTLE
+    evidence: Evidence = field(default_factory=Evidence)
+    second: switching.Second = field(default_factory=switching.Second)
 
     @property
     def owner(self) -> Owner:
@@ -65,7 +69,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do. `drain`: marks to set and take away, pods and StatefulSets to delete."""
+    """What to do. `drain`: marks to set and take away, pods and StatefulSets to delete. `again`: seconds until time may
+    change where new rooms go, 0 = never."""
 
     children: tuple[Manifest, ...]
     status: dict[str, Any]
@@ -73,6 +78,7 @@ class Plan:
     view: PoolView
     findings: tuple[Finding, ...]
     drain: drain.Decision = field(default_factory=drain.Decision)
+    again: float = 0.0
 
 
 def plan(seen: Seen) -> Plan:
@@ -95,7 +101,8 @@ def plan(seen: Seen) -> Plan:
         children.append(build_redis_service(key, owner))
         children.append(build_redis_deployment(key, owner, seen.images.redis, seen.images.pull_policy))
     view = judge(wanted, [p for p in live if p.key.name not in steps.states], seen.nodes)
-    findings = _findings(seen, live, wanted, view, steps)
+    turn = switching.switch(seen.resource, spec, view, seen.evidence, seen.second, seen.now)
+    findings = _findings(seen, live, wanted, turn, steps)
     nodes = tuple(
         _node(p, seen.nodes.get(p.uid), steps.states.get(p.key.name))
         for p in sorted(seen.pods, key=lambda p: p.key)
@@ -103,17 +110,20 @@ def plan(seen: Seen) -> Plan:
     )
     return Plan(
         children=tuple(children),
-        status=_status(seen, live, wanted, nodes, findings, steps),
+        status=_status(seen, live, wanted, nodes, findings, steps, turn.active),
         push=PoolPush(
             publicURL=public_url(key, spec),
             internalURL=in_cluster_url(key, spec),
-            active="SelfHosted",
-            health=view.health,
+            active=turn.active.target,
+            health=turn.view.health,
             nodes=nodes,
+            fallbackURL=seen.second.url if seen.second.usable else None,
+            fallbackMode=spec.fallback.mode.value,
         ),
-        view=view,
+        view=turn.view,
         findings=tuple(findings),
         drain=steps,
+        again=turn.again,
     )
 
 
@@ -188,16 +198,12 @@ def _node(pod: Pod, health: NodeHealth | None, going: drain.State | None) -> Poo
     )
 
 
-def _findings(seen: Seen, live: Sequence[Pod], wanted: int, view: PoolView, steps: drain.Decision) -> list[Finding]:
+def _findings(
+    seen: Seen, live: Sequence[Pod], wanted: int, turn: switching.Switching, steps: drain.Decision
+) -> list[Finding]:
     spec = seen.spec
     good = sum(1 for p in live if seen.nodes.get(p.uid, NodeHealth("unknown")).health == "good")
-    healthy = {
-        "good": Finding("NodesHealthy", "True", "NodesAnswer")
-        if good >= wanted
-        else Finding("NodesHealthy", "False", "SomeNodesMissing", _missing(live, wanted)),
-        "bad": Finding("NodesHealthy", "False", "NodesSick", view.message),
-        "unknown": Finding("NodesHealthy", "Unknown", "NodesUnknown", view.message),
-    }[view.health]
+    healthy = switching.nodes_healthy(turn.view, seen.evidence, good >= wanted, _missing(live, wanted))
     held = spec.replicas is not None
     auto = Finding(
         "Autoscaling",
@@ -210,16 +216,8 @@ def _findings(seen: Seen, live: Sequence[Pod], wanted: int, view: PoolView, step
         if load(live, seen.nodes) is not None
         else Finding("MetricsFresh", "Unknown", "LoadUnknown", "the number of nodes is kept")
     )
-    findings = [healthy, auto, fresh, draining(steps), port_clash(spec, seen.others)]
-    if spec.fallback.mode is not FallbackMode.NEVER:
-        text = "spec.fallback.mode: this version opens rooms on the pool's own nodes only; set it to Never"
-        findings.append(Finding("FallbackReady", "False", "FallbackNotSupported", text))
-    ready = {
-        "good": Finding("Ready", "True", "Ready"),
-        "bad": Finding("Ready", "False", "PoolSick", view.message),
-        "unknown": Finding("Ready", "Unknown", "NodesUnknown", view.message),
-    }[view.health]
-    return [ready, *findings]
+    findings = [healthy, auto, fresh, draining(steps), port_clash(spec, seen.others), *turn.findings]
+    return [switching.ready(turn.view), *findings]
 
 
 def draining(steps: drain.Decision) -> Finding:
@@ -256,17 +254,16 @@ def _status(
     nodes: Sequence[PoolNode],
     findings: Sequence[Finding],
     steps: drain.Decision,
+    active: Active,
 ) -> dict[str, Any]:
     resource = seen.resource
     good = sum(1 for n in nodes if n.state is NodeState.READY)
-    before = resource.status.get("active") or {}
-    since = before.get("since") or seen.now.strftime("%Y-%m-%dT%H:%M:%SZ")
     sessions = load(live, seen.nodes)
     out: dict[str, Any] = {
         "observedGeneration": resource.generation,
         "replicas": len(live),
         "selector": ",".join(f"{k}={v}" for k, v in sorted(names.pool_labels(resource.key.name).items())),
-        "active": {"target": "SelfHosted", "since": since},
+        "active": active.render(),
         "nodes": [
             {
                 "name": n.name,

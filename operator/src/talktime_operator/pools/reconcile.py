@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from talktime_ledger.client import LedgerError
 from talktime_ledger.resources.kinds import GROUP, VERSION
-from talktime_ledger.resources.pool import SFUPoolSpec
+from talktime_ledger.resources.pool import FallbackMode, SFUPoolSpec
 
 from talktime_operator import names
 from talktime_operator.applier import Applier
@@ -25,6 +25,7 @@ from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.names import HASH_ANNOTATION, Key, Owner
 from talktime_operator.observed import Pod, Resource
 from talktime_operator.pools.draining import Drains
+from talktime_operator.pools.fallback_keys import FallbackKeys, Standby
 from talktime_operator.pools.plan import Images, Seen, plan, plan_invalid, plan_wrong_namespace
 from talktime_operator.pushed import Pushed
 from talktime_operator.settings import OperatorSettings
@@ -32,6 +33,7 @@ from talktime_operator.sfu_health import SfuHealth
 
 logger = logging.getLogger(__name__)
 RETRY_LEDGER = 5.0
+FALLBACK_SUFFIX = "_fallback"
 
 
 class Pools:
@@ -59,6 +61,7 @@ class Pools:
         self._drains = Drains(kube)
         self._keys: dict[Key, SfuKeys] = {}
         self._views: dict[Key, PoolView] = {}
+        self._fallbacks = FallbackKeys(kube)
         self._aggregate = ""
 
     def judged(self, key: Key) -> bool:
@@ -76,6 +79,25 @@ class Pools:
             return view, None
         return view, LiveKitAccess(in_cluster_url(key, resource.spec), keys.api_key, keys.api_secret)
 
+    def standby(self, key: Key) -> Standby | None:
+        """The fallback's LiveKit and how many agents of a Project are kept there; None when it cannot be used."""
+        resource, access = self._cluster.pool(key), self._fallbacks.access(key)
+        if resource is None or resource.spec is None or access is None:
+            return None
+        fallback = resource.spec.fallback
+        if fallback.mode is FallbackMode.NEVER:
+            return None
+        return Standby(access, fallback.standby_replicas)
+
+    def keys(self, key: Key) -> tuple[str, str] | None:
+        """API key and secret of the pool's own nodes."""
+        keys = self._keys.get(key)
+        return None if keys is None else (keys.api_key, keys.api_secret)
+
+    def fallback(self, key: Key) -> LiveKitAccess | None:
+        """The second LiveKit, when its URL and keys are known."""
+        return self._fallbacks.access(key)
+
     async def reconcile(self, key: Key) -> float:
         """Returns seconds until it should be looked at again, 0 = not before something changes."""
         resource = self._cluster.pool(key)
@@ -83,13 +105,14 @@ class Pools:
             return await self._gone(key)
         resource = replace(resource, status=self._applier.status(resource.uid, resource.status))
         now = datetime.now(UTC)
-        before = self.view(key)
+        before = self.view(key), self.standby(key)
         sfus: tuple[Pod, ...] = ()
         if resource.spec is None:
             planned = plan_invalid(resource, now)
         elif key.namespace != self._settings.namespace:
             planned = plan_wrong_namespace(resource, self._settings.namespace, now)
         else:
+            second = await self._fallbacks.look(key, resource.spec)
             await self._ensure_keys(resource)
             sfus = self._drains.as_written(p for p in self._cluster.pods_of_pool(key) if p.component == "sfu")
             planned = plan(
@@ -111,14 +134,16 @@ class Pools:
                     leaving=self._cluster.leaving_machines(),
                     told=self._drains.told(key),
                     settle=self._settings.drain_settle,
+                    evidence=self._health.evidence(key),
+                    second=second,
                 )
             )
         self._views[key] = planned.view
         await self._applier.apply_children(planned.children)
         await self._drains.mark(_owner(resource), key, sfus, planned.drain, now)
-        if self.view(key) != before:
+        if (self.view(key), self.standby(key)) != before:
             self._dependents_changed(key)
-        retry = planned.drain.again
+        retry = min((s for s in (planned.drain.again, planned.again) if s > 0), default=0.0)
         if planned.push is not None:
             await self._pushed.remember("pool", key)
             try:
@@ -149,10 +174,15 @@ class Pools:
 
     async def _write_aggregate(self) -> None:
         """One Secret for the gateway, written when it differs. Complete only when every pool's keys are known."""
-        pools = [p.key for p in self._cluster.pools() if p.key.namespace == self._settings.namespace]
-        if any(key not in self._keys for key in pools):
+        pools = {p.key: p.spec for p in self._cluster.pools() if p.key.namespace == self._settings.namespace}
+        if any(key not in self._keys or not self._fallbacks.looked(key, spec) for key, spec in pools.items()):
             return
-        manifest = build_aggregate(self._settings.namespace, {key: self._keys[key] for key in pools})
+        keys = {key: self._keys[key] for key in pools}
+        for key in pools:
+            if (access := self._fallbacks.access(key)) is not None:
+                name = Key(key.namespace, key.name + FALLBACK_SUFFIX)
+                keys[name] = SfuKeys(access.api_key, access.api_secret, "")
+        manifest = build_aggregate(self._settings.namespace, keys)
         wanted = digest(manifest)
         if not self._aggregate:
             body = await self._kube.get("Secret", Key(self._settings.namespace, AGGREGATE))
@@ -165,6 +195,7 @@ class Pools:
         if await self._kube.get("SFUPool", key) is not None:
             return RETRY_LEDGER
         self._keys.pop(key, None)
+        self._fallbacks.forget(key)
         self._views.pop(key, None)
         self._drains.silent(key)
         self._dependents_changed(key)

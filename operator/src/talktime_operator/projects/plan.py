@@ -20,15 +20,18 @@ from talktime_operator.children.agent_record import Record, build_agent_record
 from talktime_operator.children.agent_service_account import build_agent_service_account
 from talktime_operator.children.disruption_budget import build_disruption_budget
 from talktime_operator.children.livekit_secret import LiveKitAccess
+from talktime_operator.children.standby import COMPONENT, build_standby
 from talktime_operator.conditions import Finding, PoolView
 from talktime_operator.names import Key, Manifest, Owner
 from talktime_operator.observed import Child, Pod, Resource
+from talktime_operator.pools.fallback_keys import Standby
 from talktime_operator.scaling import IDLE_COST, Decision, Policy, Reason, Worker, decide_replicas
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Everything a plan for one Project looks at. `loads`: active jobs by pod uid, None = unknown."""
+    """Everything a plan for one Project looks at. `loads`: active jobs by pod uid, None = unknown. `standby`: the
+    pool's fallback, None when the pool has none that could be used."""
 
     resource: Resource[ProjectSpec]
     spec: ProjectSpec
@@ -51,10 +54,23 @@ class Seen:
     fewer_for: float
     fewer_after: float
     agents: AgentSettings
+    standby: Standby | None = None
+    standby_deployment: Child | None = None
+    standby_fewer_for: float = 0.0
 
     @property
     def owner(self) -> Owner:
         return Owner(f"{GROUP}/{VERSION}", "Project", self.resource.key.name, self.resource.uid)
+
+    @property
+    def agent_pods(self) -> tuple[Pod, ...]:
+        """Those at the pool's own LiveKit."""
+        return tuple(p for p in self.pods if p.component != COMPONENT)
+
+    @property
+    def standby_pods(self) -> tuple[Pod, ...]:
+        """Those at its fallback."""
+        return tuple(p for p in self.pods if p.component == COMPONENT)
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,8 @@ class Plan:
     give_up: tuple[Key, ...] = ()
     decision: Decision | None = None
     needs_fewer: bool = False
+    standby: Decision | None = None
+    standby_needs_fewer: bool = False
     findings: tuple[Finding, ...] = field(default=())
 
 
@@ -74,7 +92,7 @@ def plan(seen: Seen) -> Plan:
     """The plan of a Project whose spec parses."""
     spec, key = seen.spec, seen.resource.key
     labels = names.agent_labels(key.name)
-    workers = _workers(seen)
+    workers = _workers(seen, seen.agent_pods)
     decision = decide_replicas(
         _policy(spec),
         seen.deployment.replicas if seen.deployment is not None else None,
@@ -94,16 +112,23 @@ def plan(seen: Seen) -> Plan:
     if seen.livekit is not None:
         secret = seen.livekit.secret_name(key.name)
         children.append(build_agent_deployment(key, seen.owner, spec, decision.replicas, secret, seen.agents))
+    reserve = decide_standby(seen)
+    if reserve is not None:
+        secret = seen.standby.access.secret_name(key.name) if seen.standby is not None else seen.record.standby_secret
+        children += build_standby(key, seen.owner, spec, reserve.replicas, secret, seen.agents, seen.release_namespace)
     findings = _findings(seen, workers)
     by_name = {p.key.name: p for p in seen.pods}
-    give_up = tuple(by_name[n].key for n in decision.give_up if by_name[n].deletion_cost != IDLE_COST)
+    leaving = (*decision.give_up, *(reserve.give_up if reserve is not None else ()))
+    give_up = tuple(by_name[n].key for n in leaving if by_name[n].deletion_cost != IDLE_COST)
     return Plan(
         children=tuple(children),
         status=_status(seen, decision, findings),
         push=_push(seen),
         give_up=give_up,
         decision=decision,
-        needs_fewer=decision.wanted < decision.replicas or decision.reason is Reason.COOLING,
+        needs_fewer=_needs_fewer(decision),
+        standby=reserve,
+        standby_needs_fewer=reserve is not None and _needs_fewer(reserve),
         findings=tuple(findings),
     )
 
@@ -129,7 +154,33 @@ def _policy(spec: ProjectSpec) -> Policy:
     return Policy(agent.sessions_per_replica, agent.min_replicas, agent.max_replicas, agent.spare_sessions)
 
 
-def _workers(seen: Seen) -> list[Worker]:
+def decide_standby(seen: Seen) -> Decision | None:
+    """Agents at the fallback: `standbyReplicas` while the Project has sessions; while new rooms go there, as many as
+    there are sessions for. None: none were ever needed."""
+    current = seen.standby_deployment.replicas if seen.standby_deployment is not None else None
+    ledger = seen.ledger if seen.ledger_reachable else None
+    over = seen.standby is not None and seen.pool is not None and seen.pool.active == "Fallback"
+    warm = over or (ledger is not None and ledger.sessions.open > 0)
+    floor = seen.standby.replicas if seen.standby is not None and warm else 0
+    if current is None and not over and floor == 0:
+        return None
+    if seen.standby is None and not seen.record.standby_secret:
+        return None
+    agent = seen.spec.agent
+    policy = Policy(
+        agent.sessions_per_replica, floor, max(agent.max_replicas, floor), agent.spare_sessions if over else 0
+    )
+    waiting = None if ledger is None else ledger.sessions.waiting if over else 0
+    return decide_replicas(
+        policy, current, _workers(seen, seen.standby_pods), waiting, seen.standby_fewer_for, seen.fewer_after
+    )
+
+
+def _needs_fewer(decision: Decision) -> bool:
+    return decision.wanted < decision.replicas or decision.reason is Reason.COOLING
+
+
+def _workers(seen: Seen, pods: Sequence[Pod]) -> list[Worker]:
     """Live pods. One whose container has not started holds no session; a running one that is silent is unknown."""
     return [
         Worker(
@@ -138,7 +189,7 @@ def _workers(seen: Seen) -> list[Worker]:
             0 if pod.phase == "Pending" or pod.waiting else seen.loads.get(pod.uid),
             pod.deletion_cost,
         )
-        for pod in seen.pods
+        for pod in pods
         if pod.live
     ]
 
@@ -171,7 +222,8 @@ def _findings(seen: Seen, workers: Sequence[Worker]) -> list[Finding]:
         conditions.media_healthy(spec, seen.release_namespace, seen.pool, seen.pool_names),
         conditions.metrics_fresh(unknown, seen.ledger is not None, seen.ledger_reachable),
     ]
-    ready_agents = sum(1 for p in seen.pods if p.live and p.ready)
+    serving = seen.standby_pods if seen.pool is not None and seen.pool.active == "Fallback" else seen.agent_pods
+    ready_agents = sum(1 for p in serving if p.live and p.ready)
     ready = conditions.project_ready(findings, ready_agents, spec.agent.min_replicas)
     if seen.instructions is None:
         ready = Finding("Ready", "False", "InstructionsNotFound", seen.instructions_problem)
@@ -182,7 +234,7 @@ def _findings(seen: Seen, workers: Sequence[Worker]) -> list[Finding]:
 
 def _status(seen: Seen, decision: Decision, findings: Sequence[Finding]) -> dict[str, Any]:
     generation = seen.resource.generation
-    pods = [p for p in seen.pods if p.phase not in ("Succeeded", "Failed")]
+    pods = [p for p in seen.agent_pods if p.phase not in ("Succeeded", "Failed")]
     live = [p for p in pods if p.live]
     ready = sum(1 for p in live if p.ready)
     desired = decision.replicas if seen.livekit is not None else 0

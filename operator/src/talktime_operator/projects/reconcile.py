@@ -20,6 +20,7 @@ from talktime_operator.children.access_secret import build_access_secret, derive
 from talktime_operator.children.agent_deployment import AgentSettings
 from talktime_operator.children.agent_record import Record, build_agent_record
 from talktime_operator.children.livekit_secret import LiveKitAccess, build_livekit_secret
+from talktime_operator.children.standby import standby
 from talktime_operator.cluster import Cluster
 from talktime_operator.conditions import Finding, missing_secret
 from talktime_operator.kube import Kube
@@ -27,6 +28,7 @@ from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.metrics import scalings_total
 from talktime_operator.names import Key, Owner
 from talktime_operator.observed import Resource
+from talktime_operator.pools.fallback_keys import Standby
 from talktime_operator.pools.reconcile import Pools
 from talktime_operator.projects.plan import Plan, Seen, plan, plan_invalid
 from talktime_operator.scaling import IDLE_COST
@@ -40,6 +42,7 @@ INSTRUCTIONS_CACHE = 30.0
 RETRY_LEDGER = 5.0
 WAIT_FOR_POOL = 0.5
 RETRY_SECRET = 10.0
+AGENTS, STANDBY = "agents", "standby"
 
 
 class Projects:
@@ -75,7 +78,7 @@ class Projects:
         self._clock = clock
         self._records: dict[str, Record] = {}
         self._probe_at: dict[str, float] = {}
-        self._fewer_since: dict[str, float] = {}
+        self._fewer_since: dict[tuple[str, str], float] = {}
         self._texts: dict[Key, tuple[str | None, float]] = {}
 
     async def reconcile(self, key: Key) -> float:
@@ -93,16 +96,19 @@ class Projects:
         await self._scale_marks(seen, planned)
         await self._applier.apply_children(planned.children)
         seen, push_retry = await self._push(seen, planned)
-        retry = _earliest(retry, push_retry, self._cooling(resource.uid, planned))
+        cooling = self._cooling(resource.uid, AGENTS, planned.needs_fewer)
+        cooling = _earliest(cooling, self._cooling(resource.uid, STANDBY, planned.standby_needs_fewer))
+        retry = _earliest(retry, push_retry, cooling)
         return _earliest(retry, await self._write(resource, plan(seen)))
 
     async def _gather(self, resource: Resource[ProjectSpec], spec: ProjectSpec) -> tuple[Seen, float]:
         key, release = resource.key, self._settings.namespace
-        view, livekit = self._pools.view(Key(release, spec.media.pool_ref.name))
-        record, blocked, retry = await self._secrets(resource, livekit)
+        pool = Key(release, spec.media.pool_ref.name)
+        view, livekit = self._pools.view(pool)
+        reserve = self._pools.standby(pool)
+        record, blocked, retry = await self._secrets(resource, livekit, reserve)
         instructions, problem = await self._instructions(key, spec)
         pods = self._cluster.pods_of_project(key)
-        since = self._fewer_since.get(resource.uid)
         seen = Seen(
             resource=resource,
             spec=spec,
@@ -122,25 +128,30 @@ class Projects:
             record=record,
             next_keys=derive_access_keys(self._seed, resource.uid, record.epoch + 1),
             blocked=blocked,
-            fewer_for=self._clock() - since if since is not None else 0.0,
+            fewer_for=self._since(resource.uid, AGENTS),
             fewer_after=self._settings.scale_down_after,
             agents=self._agents,
+            standby=reserve,
+            standby_deployment=self._cluster.child("Deployment", Key(key.namespace, standby(key.name))),
+            standby_fewer_for=self._since(resource.uid, STANDBY),
         )
         return seen, _earliest(retry, INSTRUCTIONS_CACHE if spec.agent.config_map_ref is not None else 0.0)
 
     async def _secrets(
-        self, resource: Resource[ProjectSpec], livekit: LiveKitAccess | None
+        self, resource: Resource[ProjectSpec], livekit: LiveKitAccess | None, reserve: Standby | None
     ) -> tuple[Record, Finding | None, float]:
         """Creates what is missing without ever reading a Secret; returns the record as it is now."""
         key, owner = resource.key, _owner(resource)
         record = self._record(resource)
         blocked, retry = None, 0.0
-        if livekit is not None:
-            name = livekit.secret_name(key.name)
-            lost = missing_secret(self._cluster.pods_of_project(key))
-            if record.livekit_secret != name or (lost is not None and lost[0] == name):
-                await self._kube.create(build_livekit_secret(key, owner, livekit))
-                record = replace(record, livekit_secret=name)
+        lost = missing_secret(self._cluster.pods_of_project(key))
+        made = {record.livekit_secret, record.standby_secret} - {lost[0] if lost is not None else ""}
+        if livekit is not None and (name := livekit.secret_name(key.name)) not in made:
+            await self._kube.create(build_livekit_secret(key, owner, livekit))
+            record = replace(record, livekit_secret=name)
+        if reserve is not None and (name := reserve.access.secret_name(key.name)) not in made:
+            await self._kube.create(build_livekit_secret(key, owner, reserve.access))
+            record = replace(record, standby_secret=name)
         if record.epoch < 0:
             # Remembered first: a crash after creating must not leave keys behind that nobody can verify.
             keys = derive_access_keys(self._seed, resource.uid, 0)
@@ -206,11 +217,16 @@ class Projects:
             if change:
                 scalings_total.labels("up" if change > 0 else "down").inc()
 
-    def _cooling(self, uid: str, planned: Plan) -> float:
-        if not planned.needs_fewer:
-            self._fewer_since.pop(uid, None)
+    def _since(self, uid: str, which: str) -> float:
+        """Seconds for which fewer agents were needed."""
+        since = self._fewer_since.get((uid, which))
+        return self._clock() - since if since is not None else 0.0
+
+    def _cooling(self, uid: str, which: str, needs_fewer: bool) -> float:
+        if not needs_fewer:
+            self._fewer_since.pop((uid, which), None)
             return 0.0
-        since = self._fewer_since.setdefault(uid, self._clock())
+        since = self._fewer_since.setdefault((uid, which), self._clock())
         return max(1.0, self._settings.scale_down_after - (self._clock() - since))
 
     async def _push(self, seen: Seen, planned: Plan) -> tuple[Seen, float]:

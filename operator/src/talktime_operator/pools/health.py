@@ -1,0 +1,103 @@
+"""What one round of questions says about a pool. Pure: answers come in, a verdict and its cause come out.
+
+Good: a node that takes new rooms answers `/` and its room service. Bad: none does, and it is the nodes' own fault. All
+sick together is a dependency's fault: without Redis every node answers 406 and makes no room while media flows, so that
+is unknown. Also unknown: nobody answers, not even the ledger or the API server, because then it is our own network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from talktime_operator.pools.failover import Streak, Verdict
+
+SHOWN = 3
+
+
+class Answer(StrEnum):
+    """What a node said."""
+
+    GOOD = "answers"
+    STALE = "answers 406, its statistics stand still"
+    NO_ROOMS = "answers, but its room service does not"
+    WRONG = "answers wrongly"
+    REFUSED = "refuses connections"
+    HUNG = "takes connections and does not answer"
+    SILENT = "cannot be reached"
+
+    def verdict(self, network: Verdict) -> Verdict:
+        """As evidence about this node. `network`: whether anything else could be reached."""
+        if self is Answer.GOOD:
+            return "good"
+        return "bad" if self is not Answer.SILENT or network == "good" else "unknown"
+
+
+DEPENDENT = frozenset({Answer.STALE, Answer.NO_ROOMS})
+"""Answers of a node that runs and lacks something."""
+
+
+class Cause(StrEnum):
+    """Whose fault it is; also the reason of a condition."""
+
+    NONE = "NodesAnswer"
+    STARTING = "NodesStarting"
+    ONE_NODE = "NodeSick"
+    ALL_NODES = "AllNodesSick"
+    NO_NODE = "NoNode"
+    ROOM_SERVICE = "RoomServiceSick"
+    REDIS = "RedisAway"
+    NETWORK = "OwnNetwork"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round's verdict."""
+
+    verdict: Verdict
+    cause: Cause
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known about a pool's health now. `sick`: bad for long enough to act on it."""
+
+    streak: Streak = field(default_factory=Streak)
+    cause: Cause = Cause.STARTING
+    message: str = ""
+    sick: bool = False
+    fallback: Verdict = "unknown"
+    fallback_message: str = ""
+
+    def picture(self) -> tuple[object, ...]:
+        """What a reconcile looks at; time alone does not change it."""
+        return self.streak.verdict, self.cause, self.message, self.sick, self.fallback, self.fallback_message
+
+
+def judge_round(nodes: Mapping[str, Answer], redis: Verdict, network: Verdict) -> Round:
+    """`nodes`: every running node that takes new rooms, by name. `redis`: whether it answers us; a node that makes
+    rooms has its Redis, whatever we see of it."""
+    if not nodes:
+        return Round("bad", Cause.NO_NODE, "no node runs that takes new rooms")
+    sick = {name: answer for name, answer in nodes.items() if answer is not Answer.GOOD}
+    told = "; ".join(f"{name} {sick[name].value}" for name in sorted(sick)[:SHOWN])
+    if len(sick) < len(nodes):
+        return Round("good", Cause.ONE_NODE, told) if sick else Round("good", Cause.NONE)
+    if all(answer.verdict(network) == "unknown" for answer in nodes.values()):
+        text = "neither nodes nor ledger nor API server answer the operator: its own network; nothing is decided"
+        return Round("unknown", Cause.NETWORK, text)
+    lacking = [answer for answer in nodes.values() if answer in DEPENDENT]
+    if lacking and redis != "good":
+        return _redis(f"none of {len(nodes)} nodes takes rooms ({told}) and Redis does not answer")
+    if len(lacking) == len(nodes):
+        if all(answer is Answer.STALE for answer in lacking):
+            return _redis("every node answers 406: they do not reach their Redis, which answers the operator")
+        return Round("bad", Cause.ROOM_SERVICE, f"none of {len(nodes)} nodes makes rooms: {told}")
+    return Round("bad", Cause.ALL_NODES, f"none of {len(nodes)} nodes answers: {told}")
+
+
+def _redis(what: str) -> Round:
+    text = f"{what}; live rooms go on, the pool stays as it is, new sessions go to the fallback one by one"
+    return Round("unknown", Cause.REDIS, text)

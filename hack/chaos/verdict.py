@@ -69,7 +69,7 @@ def unkept(chronicle: Chronicle, books: Books) -> list[str]:
             one = by_session.get(session)
             if one is None:
                 found.append(f"{case.fault}: the ledger does not know {session}")
-            elif case.fault == AGENT_KILLED and one.close_reason != "agent_died":
+            elif case.fault == AGENT_KILLED and one.close_reason in ("swept", "no_agent"):
                 found.append(f"{case.fault}: {session} ended as {one.close_reason}: its spool was not replayed")
     return found
 

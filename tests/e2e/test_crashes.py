@@ -95,21 +95,20 @@ def test_the_books_would_show_a_response_that_nobody_posted(house: House, afterm
 def test_a_job_process_killed_in_the_middle_of_a_response_is_replayed_from_its_spool(aftermath: Aftermath) -> None:
     case, [one] = aftermath.only(AGENT_KILLED)
     covered(case, one)
-    assert one.close_reason == "agent_died"
-    assert float(one.row["closed_at"]) - case.at.timestamp() < 60
+    # Its next agent ends it like any other session, or nobody waited for one.
+    assert one.close_reason not in ("swept", "no_agent")
 
 
-def test_an_evicted_pods_session_is_swept_and_posted_at_its_bound(aftermath: Aftermath) -> None:
+def test_what_an_evicted_pods_session_may_have_used_is_posted_at_its_bound(aftermath: Aftermath) -> None:
     case, [one] = aftermath.only(POD_DELETED)
     covered(case, one)
-    assert one.close_reason == "swept"
     assert one.unmetered_usd > 0
 
 
 def test_a_node_that_lost_its_power_tells_what_was_used_when_it_is_back(aftermath: Aftermath) -> None:
     case, [one] = aftermath.only(NODE_GONE)
     covered(case, one)
-    assert one.close_reason in ("agent_died", "swept")
+    assert one.row["closed_at"]
 
 
 @pytest.mark.parametrize("fault", [DATABASE_DOWN, LEDGER_DOWN])

@@ -56,7 +56,7 @@ def chat_context(items: Iterable[ContextItem]) -> llm.ChatContext:
 def interrupted(session: Session, before: Sequence[ContextItem]) -> bool:
     """Whether this agent takes up a conversation that had begun."""
     begun = any(event.name == "first_audio" for event in session.events)
-    return session.losses > 0 and (begun or session.turns > 0 or bool(before))
+    return session.epoch > 1 and (begun or session.turns > 0 or bool(before))
 
 
 def restorable(session: Session) -> bool:
@@ -66,7 +66,7 @@ def restorable(session: Session) -> bool:
 
 async def recall(ledger: LedgerPort, session: Session, cap_tokens: int) -> tuple[ContextItem, ...]:
     """What the agents before have heard and said, as far as it fits; nothing when that cannot be learned."""
-    if session.losses == 0 or not restorable(session):
+    if session.epoch == 1 or not restorable(session):
         return ()
     try:
         async with asyncio.timeout(ATTEMPT_SECONDS):

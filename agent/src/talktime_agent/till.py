@@ -89,8 +89,8 @@ def granted(grant: Grant) -> Granted:
 
 
 def _seconds_before(session: Session, now: datetime) -> float:
-    """Seconds the session was held by agents that were lost."""
-    if session.losses == 0 or session.attached_at is None:
+    """Seconds since another agent took it up first; 0 without one."""
+    if session.epoch == 1 or session.attached_at is None:
         return 0.0
     return max(0.0, (now - session.attached_at).total_seconds())
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from talktime_ledger.client import Conflict, LedgerClient, LedgerError, NotFound, Refused
 from talktime_ledger.resources.project import agent_name
-from talktime_ledger.wire import Close, DirectoryProvider, MediaChoice, Session, SessionOpen
+from talktime_ledger.wire import Claim, Close, DirectoryProvider, MediaChoice, Session, SessionOpen
 
 from . import placement, providers, refusals, tokens
 from .admission import Caller
@@ -22,6 +22,7 @@ from .directory import View
 from .media import Media, Route, Sfu
 from .metrics import Metrics
 from .problems import Problem
+from .reask import Look, Missed, Way, node_gone, way
 from .rooms import NewRoom, SfuUnavailable
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ DELETE_SEC = 0.3
 
 WAIT_SEC = 2
 SLOT_MEMORY_SEC = 20.0
+
+LOOK_SEC = 1.5
+"""A participant waits meanwhile, and may be told to wait."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Interviews:
         self._random = random
         self._recent = placement.Recent()
         self._slots: dict[tuple[str, str], float] = {}
+        self._missed = Missed()
 
     def ready_for(self, view: View, caller: Caller) -> Route:
         """Everything that can be known without the ledger: pool, keys, a place for a room. Raises 402, 429 or 503."""
@@ -115,26 +120,82 @@ class Interviews:
         raise Problem(503, "RoomFailed", "the media servers did not take the room", retry_after=WAIT_SEC) from failure
 
     async def rejoin(self, view: View, caller: Caller, room: str, previous: str | None, name: str) -> Issued:
-        """The participant of a running session asks again: 201 when its room is there, 425 while it is not."""
+        """The participant of a running session asks again: 201 back into its room or into a new one, 425 = wait."""
         if previous is None:
             detail = "field 'room_name' is accepted only with the previous token of that room"
             raise Problem(400, "FieldRejected", detail, extra={"field": "room_name"})
         session = await self._session_of(caller, room)
         wait = Problem(425, "RoomNotReachable", "the room cannot be reached now: ask again", retry_after=WAIT_SEC)
-        sfu = self._media.of(view, session)
-        if sfu is None:
+        now, sfu, route = time.monotonic(), self._media.of(view, session), self._media.route(view, caller.project)
+        known = [one for one in (sfu, *((route.own, route.fallback) if route else ())) if one is not None]
+        if not known:
             raise wait
+        identity = _previous_identity(known, previous, room)
+        exists = await self._exists(sfu, room)
+        place = self._elsewhere(route)
+        pool = view.pool_named(session.media.pool)
+        look = Look(
+            exists,
+            self._missed.note(room, bool(exists), now),
+            node_gone(pool, session.media.node_id) and session.media.mode == "selfhosted",
+            pool is not None and pool.active == "Fallback" and session.media.mode == "selfhosted",
+            place is not None and _differs(place, sfu, session.media.node_id, answers=exists is not None),
+        )
+        match way(look):
+            case Way.HERE if sfu is not None:
+                return self._participant(caller, sfu, session, identity, name)
+            case Way.MOVE if place is not None and route is not None:
+                return await self._move(caller, route, place, session, identity, name, wait)
+            case _:
+                raise wait
+
+    async def _exists(self, sfu: Sfu | None, room: str) -> bool | None:
+        """Whether the room is there; None when its LiveKit does not say."""
+        if sfu is None:
+            return None
         try:
-            identity = tokens.previous_identity(sfu.keys, previous, room)
-        except tokens.PreviousTokenInvalid as error:
-            raise Problem(401, "PreviousTokenInvalid", "the previous token is not one of this room") from error
+            async with asyncio.timeout(LOOK_SEC):
+                return room in await sfu.rooms.names([room])
+        except (SfuUnavailable, TimeoutError):
+            # New rooms do not try it first for a while either.
+            self._recent.fail(_mark(sfu, ""), time.monotonic())
+            return None
+
+    def _elsewhere(self, route: Route | None) -> tuple[Sfu, str] | None:
+        """Where the session's next room would be made; None when no place takes one now."""
         try:
-            exists = room in await sfu.rooms.names([room])
+            return self._place(route) if route is not None else None
+        except Problem:
+            return None
+
+    async def _move(
+        self,
+        caller: Caller,
+        route: Route,
+        place: tuple[Sfu, str],
+        session: Session,
+        identity: str,
+        name: str,
+        wait: Problem,
+    ) -> Issued:
+        """The same session in a new room elsewhere: its old agent is fenced before the next one is asked for."""
+        sfu, node_id = place
+        media = MediaChoice(mode=sfu.mode, pool=route.pool.name, node_id=node_id)
+        try:
+            claimed = await self._ledger.claim(
+                session.session_id, Claim(epoch=session.epoch + 1, reason="moved", media=media)
+            )
+        except LedgerError as error:
+            # Another replica was quicker, or the ledger is away: the next answer tells.
+            raise wait from error
+        self._missed.note(session.session_id, True, time.monotonic())
+        try:
+            await self._make_room(caller, sfu, claimed, node_id)
         except SfuUnavailable as error:
             raise wait from error
-        if not exists:
-            raise wait
-        return self._participant(caller, sfu, session, identity, name)
+        log.warning("moved to %s, epoch %d", _mark(sfu, node_id), claimed.epoch, extra={"session": session.session_id})
+        self._metrics.watcher.labels("moved").inc()
+        return self._participant(caller, sfu, claimed, identity, name)
 
     async def observe(self, view: View, caller: Caller, room: str | None) -> Issued:
         """A seat for an observer: one of the session's fixed identities that nobody uses now."""
@@ -285,6 +346,21 @@ class Interviews:
         identity = self._random.choice(fresh or free)
         self._slots[session.session_id, identity] = now
         return identity
+
+
+def _previous_identity(known: list[Sfu], previous: str, room: str) -> str:
+    """Who asked before; the token may be of the LiveKit the session has left. Raises Problem 401."""
+    for sfu in known:
+        with contextlib.suppress(tokens.PreviousTokenInvalid):
+            return tokens.previous_identity(sfu.keys, previous, room)
+    raise Problem(401, "PreviousTokenInvalid", "the previous token is not one of this room")
+
+
+def _differs(place: tuple[Sfu, str], sfu: Sfu | None, node_id: str, *, answers: bool) -> bool:
+    """Whether a place is another than where the room was; where the LiveKit does not answer, no node of it is."""
+    if sfu is None or (place[0].pool.namespace, place[0].pool.name) != (sfu.pool.namespace, sfu.pool.name):
+        return True
+    return answers and place[1] != node_id
 
 
 def _mark(sfu: Sfu, node_id: str) -> str:

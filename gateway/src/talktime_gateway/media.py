@@ -59,6 +59,13 @@ class Media:
             raise Problem(503, "PoolKeysMissing", f"no keys of SFU pool {pool.name!r} are mounted yet", retry_after=5)
         return route
 
+    def route(self, view: View, project: DirectoryProject) -> Route | None:
+        """Where rooms of sessions that run already may go: a paused Project's live sessions go on (law 5)."""
+        try:
+            return self.for_new(view, project.model_copy(update={"paused": False}))
+        except Problem:
+            return None
+
     def of(self, view: View, session: Session) -> Sfu | None:
         """Where a session's room was made; None when that pool or its keys are not known now."""
         project = view.projects.get((session.namespace, session.project))

@@ -430,10 +430,14 @@ class Attachment(Wire):
 
 
 class Claim(Wire):
-    """The watcher raises the epoch to `epoch` (present + 1) before it dispatches again; the old agent is fenced."""
+    """The watcher raises the epoch to `epoch` (present + 1) before it dispatches again; the old agent is fenced.
+
+    `media`: the session's room is made elsewhere; that counts as no loss of an agent.
+    """
 
     epoch: int = Field(ge=2)
     reason: Label
+    media: MediaChoice | None = None
 
 
 class Usage(Wire):

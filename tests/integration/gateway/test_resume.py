@@ -71,8 +71,8 @@ class Study:
     simulator: str
     workers: list[Worker] = field(default_factory=list)
 
-    def hire(self) -> Worker:
-        """One more worker, registered with LiveKit."""
+    def hire(self, url: str | None = None) -> Worker:
+        """One more worker, registered with LiveKit (the pool's own, or another)."""
         number = len(self.workers)
         log = self.home / f"worker-{number}.log"
         environment = {
@@ -91,7 +91,7 @@ class Study:
             "TALKTIME_HTTP_PORT": str(free_port()),
             "TALKTIME_METRICS_PORT": str(free_port()),
             "TALKTIME_REJOIN_GRACE": "2",
-            "LIVEKIT_URL": self.node.url,
+            "LIVEKIT_URL": url or self.node.url,
             "LIVEKIT_API_KEY": API_KEY,
             "LIVEKIT_API_SECRET": API_SECRET,
         }
@@ -180,12 +180,13 @@ class Talk:
     rooms: api.LiveKitAPI
     person: asyncio.Task[Any]
     most_agents: int = 0
+    token: str = ""
     _looking: asyncio.Task[None] | None = None
 
     async def agents(self) -> list[str]:
         try:
             answer = await self.rooms.room.list_participants(api.ListParticipantsRequest(room=self.session))
-        except api.TwirpError:
+        except (api.TwirpError, OSError, TimeoutError):
             return []
         agent = api.ParticipantInfo.Kind.AGENT
         return [one.identity for one in answer.participants if one.kind == agent]
@@ -194,6 +195,12 @@ class Talk:
         while True:
             self.most_agents = max(self.most_agents, len(await self.agents()))
             await asyncio.sleep(0.05)
+
+    async def claimed(self, epoch: int, seconds: float) -> None:
+        """The watcher, or a re-ask, has begun."""
+        async with asyncio.timeout(seconds):
+            while (await self.ledger.session(self.session)).epoch < epoch:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
 
     async def staffed(self, epoch: int, seconds: float) -> None:
         """An agent of that epoch is attached, and it is the one in the room."""
@@ -220,7 +227,9 @@ class Talk:
 
 
 @contextlib.asynccontextmanager
-async def talk(front: httpx.AsyncClient, study: Study, as_: Any, number: int = 0) -> AsyncIterator[Talk]:
+async def talk(
+    front: httpx.AsyncClient, study: Study, as_: Any, number: int = 0, url: str | None = None
+) -> AsyncIterator[Talk]:
     answer = await front.post("/v1/projects/it/resume/token", headers=as_.of(SERVER_KEY), json={})
     assert answer.status_code == 201, answer.text
     told = answer.json()
@@ -230,8 +239,12 @@ async def talk(front: httpx.AsyncClient, study: Study, as_: Any, number: int = 0
     )  # fmt: skip
     someone = Person(number, plan, Voice("en-gb+m3", 150))
     entry = Entry(told["server_url"], told["participant_token"], claims, 0.0)
-    async with study.ledger.client("gateway") as ledger, api.LiveKitAPI(study.node.url, API_KEY, API_SECRET) as rooms:
+    async with (
+        study.ledger.client("gateway") as ledger,
+        api.LiveKitAPI(url or study.node.url, API_KEY, API_SECRET) as rooms,
+    ):
         result = Talk(str(claims["video"]["room"]), ledger, rooms, asyncio.create_task(someone.take_part(entry)))
+        result.token = told["participant_token"]
         looking = asyncio.create_task(result.look())
         try:
             yield result
@@ -336,6 +349,8 @@ async def test_a_pod_that_vanishes_is_noticed_by_its_silence(
         old = sessions_of(study.seen("log"))
         killed = time.monotonic()
         study.of(one.session).vanish()
+        await one.claimed(2, 60)
+        claimed = time.monotonic() - killed
         await one.staffed(2, 60)
         staffed = time.monotonic() - killed
         await spoke_again(study, old)
@@ -346,7 +361,7 @@ async def test_a_pod_that_vanishes_is_noticed_by_its_silence(
         assert one.most_agents == 1
     assert (ended.close_reason, ended.losses) == ("participant_left", 1)
     await counted_once(sql, study, one.session)
-    print(f"\nRESUME pod killed: agent again {staffed:.2f} s, talks again {spoke:.2f} s")
+    print(f"\nRESUME pod killed: claimed {claimed:.2f} s, agent again {staffed:.2f} s, talks again {spoke:.2f} s")
     assert staffed < 25, "measured alone it is below 10 s; the machine may be busy"
 
 
@@ -366,3 +381,66 @@ async def test_an_agent_that_only_reconnects_is_not_replaced(front: httpx.AsyncC
         await one.turns(session.turns + 1)
         await one.leave()
         assert one.most_agents == 1
+
+
+async def test_when_the_sfu_dies_the_same_session_goes_on_at_the_fallback(
+    front: httpx.AsyncClient, study: Study, as_: Any, sql: asyncpg.Connection, keys_dir: Path, start_node: Any
+) -> None:
+    sick, second = await asyncio.to_thread(start_node), await asyncio.to_thread(start_node)
+    (keys_dir / "talktime.eu_fallback.json").write_text((keys_dir / "talktime.eu.json").read_text())
+    async with study.ledger.client("operator") as operator:
+        pool = {"publicURL": sick.url, "internalURL": sick.url, "health": "good", "fallbackURL": second.url}
+        await operator.put_pool("talktime", "eu", PoolPush.model_validate({**pool, "fallbackMode": "Auto"}))
+    for url in (sick.url, second.url):
+        await asyncio.to_thread(study.hire, url)
+    await asyncio.sleep(3)  # the gateway has read the directory
+    async with talk(front, study, as_, 3, sick.url) as one:
+        await one.turns(2)
+        before, old = await one.ledger.session(one.session), sessions_of(study.seen("log"))
+        killed = time.monotonic()
+        sick.process.kill()
+        headers = {**as_.of(SERVER_KEY), "X-Talktime-Previous-Token": one.token}
+        await asyncio.sleep(3)
+        asked: list[int] = []
+        async with asyncio.timeout(60):
+            while True:
+                body = {"room_name": one.session}
+                answer = await front.post("/v1/projects/it/resume/token", headers=headers, json=body)
+                asked.append(answer.status_code)
+                if answer.status_code == 201:
+                    break
+                assert answer.status_code == 425, answer.text
+                await asyncio.sleep(2)
+        moved = time.monotonic() - killed
+        told = answer.json()
+        claims = claims_of(told["participant_token"])
+        assert (told["server_url"], claims["video"]["room"], claims["sub"]) == (
+            second.url,
+            one.session,
+            "participant-1",
+        )
+        plan = Plan(
+            turns=60, min_seconds=1, stay=True, max_seconds=90, first_audio_seconds=60, out=study.home / "again"
+        )
+        plan.out.mkdir()
+        back = Person(4, plan, Voice("en-gb+m3", 150))
+        entry = Entry(told["server_url"], told["participant_token"], claims, 0.0)
+        joined = asyncio.create_task(back.take_part(entry))
+        try:
+            created = await spoke_again(study, old)
+            spoke = time.monotonic() - killed
+            log = [row for row in study.seen("log") if row["provider_session"] == created["provider_session"]]
+            assert any(row["event"] == "conversation.item.create" for row in log)
+            first = next(row for row in log if row["event"] == "response.create")
+            assert resume_text(LANGUAGE) in first["instructions_extra"]
+            await one.turns(before.turns + 1)
+            during = await one.ledger.session(one.session)
+            assert (during.epoch, during.losses, during.media.mode) == (2, 0, "cloud")
+            assert during.posted >= before.posted
+        finally:
+            joined.cancel()
+            await asyncio.gather(joined, return_exceptions=True)
+        ended = await one.leave()
+    assert ended.close_reason == "participant_left"
+    await counted_once(sql, study, one.session)
+    print(f"\nRESUME SFU killed: moved {moved:.2f} s ({asked}), talks again {spoke:.2f} s")

@@ -58,7 +58,7 @@ def test_the_provider_gets_the_items_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("told", "before", "expected"),
     [
-        (session(losses=0, turns=3), (), False),
+        (session(epoch=1, turns=3), (), False),
         (session(), (), False),
         (session(turns=1), (), True),
         (session(events=(SessionEvent(name="first_audio", at=AT),)), (), True),
@@ -123,7 +123,7 @@ async def test_it_stops_where_nothing_is_kept(answer: Any) -> None:
 async def test_the_conversation_is_asked_for_only_after_a_loss_and_only_where_it_can_be_given_back() -> None:
     said = (item("Who are you?", "assistant"),)
     ledger: Any = Ledger(said, Unavailable("away"))
-    assert await recall(ledger, session(losses=0), 1000) == ()
+    assert await recall(ledger, session(epoch=1), 1000) == ()
     assert await recall(ledger, session(api="GeminiLive"), 1000) == ()
     assert await recall(ledger, session(), 1000) == said
     assert await recall(ledger, session(), 1000) == ()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from talktime_agent.heartbeat import BEAT_SECONDS, beat
+from talktime_agent.heartbeat import AGAIN_SECONDS, BEAT_SECONDS, beat
 from talktime_agent.joins import JoinPace
 from talktime_agent.metrics import AgentMetrics
 from talktime_agent.push import PodLink, PushRelay, concerns
@@ -147,7 +147,7 @@ async def test_a_heartbeat_that_is_not_heard_is_followed_by_the_next() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await beat(tell, sleep)
-    assert (len(told), naps) == (3, [BEAT_SECONDS] * 3)
+    assert (len(told), naps) == (3, [AGAIN_SECONDS, BEAT_SECONDS, BEAT_SECONDS])
 
 
 async def test_jobs_are_accepted_at_the_pods_pace_and_declined_when_it_is_crowded() -> None:

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     outbox_every_sec: float = 1.0
     changes_every_sec: float = Field(1.0, description="Money changes of a Project are told at most this often.")
     request_timeout_sec: float = 15.0
-    lost_after_sec: float = Field(6.0, gt=0, description="A pod silent for so long is lost with its sessions' agents.")
+    lost_after_sec: float = Field(7.0, gt=0, description="A pod silent for so long is lost with its sessions' agents.")
     context_keys: SecretStr = Field(SecretStr(""), description="Keys of kept conversations, see server/sealing.py.")
 
     def subject(self, process: str, override: str | None) -> str:

@@ -6,7 +6,8 @@ A pod that is silent because we were away is not lost (law 6): silence counts on
 from __future__ import annotations
 
 TICK_SEC = 0.5
-GAP_SEC = 2.0
+GAP_SEC = 3.0
+"""A living pod is silent for at most this and 4 s: two seconds before, two of an attempt that was not heard."""
 
 
 class Steady:

@@ -1,0 +1,78 @@
+"""A participant asks again: back into the room, wait, or go on elsewhere. Pure; times are monotonic seconds.
+
+What a client says about its connection decides nothing; what the gateway sees and the operator says does. So one
+silent look is "wait": a livekit-server that is restarted at once keeps its sessions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from talktime_ledger.wire import DirectoryPool, NodeState
+
+UNREACHABLE_SEC = 1.5
+"""The room's LiveKit did not answer for so long: its room is lost, if there is another place for it."""
+
+MISSING_SEC = 4.0
+"""The LiveKit answers and the room is not there: after a restart its clients bring it back within this."""
+
+MEMORY_SEC = 60.0
+
+GONE = frozenset({NodeState.SICK, NodeState.MOVING})
+
+
+class Way(Enum):
+    """What the participant is told."""
+
+    HERE = auto()
+    WAIT = auto()
+    MOVE = auto()
+
+
+@dataclass(frozen=True)
+class Look:
+    """``exists``: the room, None when its LiveKit did not answer; ``for_sec``: since it was first not found so.
+
+    ``node_gone``: the operator says so of its node; ``pool_down``: of the whole pool; ``elsewhere``: the next room
+    would be made on another LiveKit or node.
+    """
+
+    exists: bool | None
+    for_sec: float
+    node_gone: bool
+    pool_down: bool
+    elsewhere: bool
+
+
+def way(look: Look) -> Way:
+    """A room that is there is gone back to, unless its node is known to be lost: Redis remembers dead nodes' rooms."""
+    if look.exists and not (look.node_gone and look.elsewhere):
+        return Way.HERE
+    if look.exists is False:
+        return Way.MOVE if look.node_gone or look.for_sec >= MISSING_SEC else Way.WAIT
+    if not look.elsewhere:
+        return Way.WAIT
+    return Way.MOVE if look.node_gone or look.pool_down or look.for_sec >= UNREACHABLE_SEC else Way.WAIT
+
+
+def node_gone(pool: DirectoryPool | None, node_id: str) -> bool:
+    """Whether the operator says that the node is lost or being emptied; a node nobody knows of is unknown."""
+    return pool is not None and any(node.nodeID == node_id and node.state in GONE for node in pool.nodes)
+
+
+class Missed:
+    """Since when the rooms of sessions were not found by this replica. Forgets those nobody asks for any more."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, float]] = {}
+
+    def note(self, session: str, found: bool, now: float) -> float:
+        """One look; how long it has not been found."""
+        self._seen = {key: seen for key, seen in self._seen.items() if now - seen[1] <= MEMORY_SEC}
+        if found:
+            self._seen.pop(session, None)
+            return 0.0
+        first = self._seen.get(session, (now, now))[0]
+        self._seen[session] = (first, now)
+        return now - first

@@ -1,0 +1,54 @@
+"""Back into the room, wait, or go on elsewhere."""
+
+import pytest
+from talktime_gateway.reask import MEMORY_SEC, MISSING_SEC, UNREACHABLE_SEC, Look, Missed, Way, node_gone, way
+from talktime_ledger.wire import DirectoryPool
+
+
+def look(**changes: object) -> Look:
+    told = {"exists": True, "for_sec": 0.0, "node_gone": False, "pool_down": False, "elsewhere": True, **changes}
+    return Look(**told)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seen", "answer"),
+    [
+        (look(), Way.HERE),
+        (look(pool_down=True), Way.HERE),  # a planned switch leaves live rooms alone
+        (look(node_gone=True), Way.MOVE),  # Redis still remembers the dead node's room
+        (look(node_gone=True, elsewhere=False), Way.HERE),
+        (look(exists=None), Way.WAIT),
+        (look(exists=None, for_sec=UNREACHABLE_SEC), Way.MOVE),
+        (look(exists=None, for_sec=99, elsewhere=False), Way.WAIT),
+        (look(exists=None, pool_down=True), Way.MOVE),
+        (look(exists=None, node_gone=True), Way.MOVE),
+        (look(exists=False), Way.WAIT),  # restarted a moment ago: its clients bring the room back
+        (look(exists=False, for_sec=MISSING_SEC), Way.MOVE),
+        (look(exists=False, for_sec=MISSING_SEC, elsewhere=False), Way.MOVE),
+        (look(exists=False, node_gone=True), Way.MOVE),
+    ],
+)
+def test_ways(seen: Look, answer: Way) -> None:
+    assert way(seen) is answer
+
+
+@pytest.mark.parametrize(
+    ("state", "gone"), [("Ready", False), ("Unknown", False), ("Draining", False), ("Sick", True), ("Moving", True)]
+)
+def test_a_node_is_gone_when_the_operator_says_so(state: str, gone: bool) -> None:
+    node = {"name": "n", "nodeID": "ND_1", "state": state}
+    pool = DirectoryPool.model_validate(
+        {"namespace": "t", "name": "eu", "publicURL": "wss://a", "internalURL": "ws://a", "nodes": [node]}
+    )
+    assert node_gone(pool, "ND_1") is gone
+    assert node_gone(pool, "ND_2") is False
+    assert node_gone(None, "ND_1") is False
+
+
+def test_missing_counts_from_the_first_look_until_it_is_found_or_forgotten() -> None:
+    missed = Missed()
+    assert missed.note("s", False, 10) == 0
+    assert missed.note("s", False, 13) == 3
+    assert missed.note("s", True, 14) == 0
+    assert missed.note("s", False, 15) == 0
+    assert missed.note("s", False, 16 + MEMORY_SEC) == 0

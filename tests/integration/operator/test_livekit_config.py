@@ -75,14 +75,15 @@ def test_livekit_server_starts_with_it(tmp_path: Path) -> None:
     key_file = tmp_path / "keys.yaml"
     key_file.write_text(keys["stringData"]["keys.yaml"])
     key_file.chmod(0o440)
-    config = tmp_path / "livekit.yaml"
-    config.write_text(yaml.safe_dump({**livekit_config(KEY, spec), "key_file": str(key_file)}))
+    config = yaml.safe_dump({**livekit_config(KEY, spec), "key_file": str(key_file)})
     redis_args = [helpers.binary("redis-server"), "--port", str(redis), "--bind", "127.0.0.1", "--save", ""]
     with process([*redis_args, "--requirepass", "pw-of-redis", "--dir", str(tmp_path)], tmp_path / "redis.log"):
         _wait_port(redis)
         log = tmp_path / "livekit.log"
-        arguments = [helpers.binary("livekit-server"), f"--config={config}", "--node-ip=127.0.0.1"]
-        with process(arguments, log, REDIS_PASSWORD="pw-of-redis", LIVEKIT_WEBHOOK_API_KEY="APIabc"):
+        arguments = [helpers.binary("livekit-server"), "--node-ip=127.0.0.1"]
+        with process(
+            arguments, log, LIVEKIT_CONFIG=config, REDIS_PASSWORD="pw-of-redis", LIVEKIT_WEBHOOK_API_KEY="APIabc"
+        ):
             until(f"http://127.0.0.1:{http}/", log)
             node_id, rooms = parse_metrics(until(f"http://127.0.0.1:{metrics}/metrics", log).text)
             assert node_id.startswith("ND_")

@@ -36,10 +36,13 @@ class Presence:
             return "fenced"
         if self._room_over:
             return "room_closed"
-        if self._left or (self._gone_at is not None and now - self._gone_at > self._rejoin_grace):
+        if self._left:
             return "participant_left"
-        if self._down_at is not None and now - self._down_at > self._reconnect_limit:
-            return "reconnect_timeout"
+        if self._down_at is not None:
+            # Whoever goes while our own path is broken went from our sight: that says nothing about them.
+            return "reconnect_timeout" if now - self._down_at > self._reconnect_limit else None
+        if self._gone_at is not None and now - self._gone_at > self._rejoin_grace:
+            return "participant_left"
         return None
 
     def joined(self, identity: str) -> None:
@@ -58,8 +61,10 @@ class Presence:
         self._down_at = self._down_at if self._down_at is not None else self._monotonic()
 
     def up(self) -> None:
-        """The media path is back."""
+        """The media path is back. Who is not there yet has their time from now on."""
         self._down_at = None
+        if self._gone_at is not None:
+            self._gone_at = self._monotonic()
 
     def ended(self, *, removed: bool = False) -> None:
         """The room is over for us; ``removed``: for us alone."""

@@ -41,6 +41,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", f"{SESSION}/use"): {"epoch": 1, "n": 1, "usages": [USAGE]},
     ("post", f"{SESSION}/close"): {"epoch": 1, "n": 1, "reason": "x", "usages": [USAGE]},
     ("post", f"{SESSION}/claim"): {"epoch": 2, "reason": "x"},
+    ("post", f"{SESSION}/lost"): {"epoch": 1, "n": 1, "reason": "x", "usages": [USAGE]},
+    ("put", f"{SESSION}/context"): {"epoch": 1, "items": []},
+    ("put", f"{PROJECT}/workers/{{host}}"): {"sessions": []},
     ("post", f"{SESSION}/transport"): {"participant_seconds": {"p/1": 60}},
     ("post", "/v1/tickets"): {
         "namespace": "study",
@@ -75,7 +78,7 @@ async def test_an_agent_of_another_project_can_do_nothing_with_this_one(stand: S
     request = opening()
     await stand.client(GATEWAY).open_session(request)
     await stand.client(agent_of("limit")).attach(request.session_id, wire.Attach(epoch=1, worker="w"))
-    names = {"namespace": "study", "name": "limit", "session_id": str(request.session_id), "key": "a" * 64}
+    names = {"namespace": "study", "name": "limit", "session_id": str(request.session_id), "key": "a" * 64, "host": "x"}
     before = await rows(stand)
     headers = {"Authorization": f"Bearer {stand.issuer.token(agent_of('other'))}"}
     async with httpx.AsyncClient(base_url=stand.url, headers=headers) as http:

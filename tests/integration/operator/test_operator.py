@@ -467,7 +467,8 @@ def test_a_silent_ledger_is_said_and_changes_no_agent(operator: Any, world: Worl
     until(lambda: world.condition("LedgerReachable").get("status") == "True")
     ledger.refuse_all = True
     until(lambda: world.condition("LedgerReachable").get("status") == "False", 40)
-    assert world.condition("Ready")["reason"] == "LedgerUnreachable"
+    # It answers, and refuses: that is another finding than silence.
+    assert world.condition("Ready")["reason"] == "LedgerFailing"
     assert world.deployment()["spec"]["replicas"] == 2
     assert world.project()["status"]["budget"]["amount"] == "5.00"
     ledger.refuse_all = False
@@ -561,9 +562,9 @@ def test_a_second_replica_waits_and_takes_over(
     second.url = f"http://127.0.0.1:{port}"
     second.start(TALKTIME_LISTEN_PORT=str(port), TALKTIME_POD_NAME="second")
     try:
-        until(lambda: "follower" in _readyz(second))
+        until(lambda: "follower" in _readyz(second), 90)  # on a busy machine its imports alone take half a minute
         operator.stop()
-        until(lambda: _readyz(second) == "leader", 10)
+        until(lambda: _readyz(second) == "leader", 30)
         world.make_project()
         until(world.deployment)
     finally:

@@ -91,6 +91,14 @@ class House:
                     labels = f'{{node_id="ND_{pod}",node_type="SERVER"}}'
                     self.wfile.write(f"livekit_room_total{labels} {house.rooms.get(pod, 0)}\n".encode())
 
+            def do_POST(self) -> None:
+                """The room service: it answers wherever a livekit-server runs."""
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.send_response(200 if house._on.get(ip) else 503)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
             def log_message(self, *_: object) -> None:
                 return
 

@@ -144,6 +144,20 @@ def test_presence_waits_for_a_participant_who_may_come_back() -> None:
     assert presence.over() == "participant_left"
 
 
+def test_who_goes_while_our_own_path_is_down_has_not_left() -> None:
+    now = [0.0]
+    presence = Presence("p", rejoin_grace=20, reconnect_limit=60, monotonic=lambda: now[0])
+    presence.down()
+    presence.went("p", on_purpose=False)
+    now[0] = 50
+    assert presence.over() is None
+    presence.up()
+    now[0] = 65
+    assert presence.over() is None, "their time runs from our being back"
+    now[0] = 71
+    assert presence.over() == "participant_left"
+
+
 def test_a_media_path_that_stays_down_ends_the_session() -> None:
     now = [0.0]
     presence = Presence("participant-1", rejoin_grace=20, reconnect_limit=60, monotonic=lambda: now[0])

@@ -260,7 +260,7 @@ async def test_wrap_up_if_short_lets_talk_those_whom_the_money_carries(stand: St
     grants = [await agent.use(session_id, wire.Use(epoch=1, n=n)) for n in (2, 3)]
     assert [(grant.wrap_up, grant.reason) for grant in grants] == [(True, "ProjectSoft"), (False, "ProjectSoft")]
     assert grants[0].wrap_up_minutes is not None
-    # The budget was lowered beneath what is held (that grows with the burn): nothing more is granted, nothing taken back.
+    # The budget was lowered beneath what is held, which grows with the burn: nothing more is granted, nothing taken.
     assert grants[1].reserved <= grants[0].reserved
 
 

@@ -16,6 +16,8 @@ from hack.checker import Rates, key_of, load_rates, price
 from hack.demo.release import EXAMPLES
 
 ZERO = Decimal(0)
+REHEARSED = "http://talktime-simulator."
+"""How the endpoint of a session begins whose provider is the house's simulator: it has the truth only of those."""
 NANO = Decimal("0.000000001")
 
 Row = dict[str, Any]
@@ -25,7 +27,9 @@ SELECT s.id::text AS id, p.namespace, p.name AS project, s.account_id, s.state, 
        s.epoch, s.turns, extract(epoch FROM s.opened_at) AS opened_at, extract(epoch FROM s.closed_at) AS closed_at,
        extract(epoch FROM s.attached_at) AS attached_at, s.events,
        (SELECT coalesce(sum(ai_cost_usd), 0) FROM session_costs c WHERE c.session_id = s.id) AS ai_usd,
-       (SELECT coalesce(sum(unmetered_usd), 0) FROM session_costs c WHERE c.session_id = s.id) AS unmetered_usd,
+       (SELECT coalesce(sum(unmetered_usd), 0) FROM entries e WHERE e.session_id = s.id AND e.leg = 'ai')
+         AS unmetered_usd,
+       s.config->>'endpoint' AS endpoint,
        (SELECT coalesce(json_agg(json_build_object('key', u.key, 'unmetered', u.unmetered)), '[]')
           FROM usage_events u WHERE u.session_id = s.id) AS usages
 FROM sessions s JOIN projects p ON p.id = s.project_id
@@ -53,6 +57,8 @@ class SessionBook:
     ai_usd: Decimal
     unmetered_usd: Decimal
     truth_usd: Decimal
+    rehearsed: bool
+    """Whether the truth at hand is of its provider; of another one's sessions it says nothing."""
     counted_usd: Decimal
     """Priced truth of the things that the ledger has as metered usage."""
     uncounted: tuple[str, ...]
@@ -62,12 +68,12 @@ class SessionBook:
     @property
     def lost_usd(self) -> Decimal:
         """Billed and not posted, not even at a bound."""
-        return max(ZERO, self.truth_usd - self.ai_usd)
+        return max(ZERO, self.truth_usd - self.ai_usd) if self.rehearsed else ZERO
 
     @property
     def double_posted_usd(self) -> Decimal:
         """Metered money beyond what the provider billed for those things."""
-        return max(ZERO, self.ai_usd - self.unmetered_usd - self.counted_usd)
+        return max(ZERO, self.ai_usd - self.unmetered_usd - self.counted_usd) if self.rehearsed else ZERO
 
     def event(self, name: str) -> str | None:
         """RFC 3339 time of an event of the session's timeline."""
@@ -162,6 +168,7 @@ def _session_book(row: Row, billed: Sequence[tuple[str, Decimal]], counted: Coll
         account=int(row["account_id"]),
         state=row["state"],
         close_reason=row["close_reason"] or "",
+        rehearsed=str(row["endpoint"] or "").startswith(REHEARSED),
         truth_usd=sum((usd for _, usd in billed), ZERO),
         counted_usd=sum((usd for key, usd in billed if key in counted), ZERO),
         uncounted=tuple(key for key, _ in billed if key not in counted),

@@ -38,6 +38,7 @@ def session(ai: str, *keys: str, unmetered: str = "0", reserved: str = "0", **ot
         "account_id": 1,
         "state": "closed",
         "close_reason": "participant_left",
+        "endpoint": "http://talktime-simulator.talktime.svc:8080/v1",
         "posted": ai,
         "reserved": reserved,
         "ai_usd": ai,
@@ -61,6 +62,14 @@ def test_what_was_billed_was_posted() -> None:
     found = books([billed("a"), billed("b")], session("0.04", "sess_1/a", "sess_1/b"))
     assert found.wrong() == []
     assert (found.reserved_usd, found.unowned_usd) == (0, 0)
+
+
+def test_the_simulator_knows_nothing_of_sessions_that_another_provider_served() -> None:
+    row = session("0.04", "sess_9/a")
+    assert [line for line in books([], row).wrong() if "beyond what was billed" in line]
+    assert books([], {**row, "endpoint": None}).wrong() == []
+    # Their accounts are held to their rows all the same.
+    assert books([], {**row, "endpoint": None}, entries_usd="0.03").wrong()
 
 
 def test_a_response_in_flight_is_covered_by_its_bound() -> None:

@@ -17,7 +17,7 @@ from hack.demo.release import EXAMPLES
 
 ZERO = Decimal(0)
 REHEARSED = "http://talktime-simulator."
-"""How the endpoint of a session begins whose provider is the house's simulator: it has the truth only of those."""
+"""How the endpoint of a session begins whose provider is the house's simulator; of others it may know nothing."""
 NANO = Decimal("0.000000001")
 
 Row = dict[str, Any]
@@ -168,7 +168,7 @@ def _session_book(row: Row, billed: Sequence[tuple[str, Decimal]], counted: Coll
         account=int(row["account_id"]),
         state=row["state"],
         close_reason=row["close_reason"] or "",
-        rehearsed=str(row["endpoint"] or "").startswith(REHEARSED),
+        rehearsed=bool(billed) or str(row["endpoint"] or "").startswith(REHEARSED),
         truth_usd=sum((usd for _, usd in billed), ZERO),
         counted_usd=sum((usd for key, usd in billed if key in counted), ZERO),
         uncounted=tuple(key for key, _ in billed if key not in counted),

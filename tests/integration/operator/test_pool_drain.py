@@ -20,7 +20,6 @@ SETS = f"/apis/apps/v1/namespaces/{RELEASE}/statefulsets"
 PODS = f"/api/v1/namespaces/{RELEASE}/pods"
 SFU = "labelSelector=app.kubernetes.io/component%3Dsfu"
 MERGE = {"Content-Type": "application/merge-patch+json"}
-HTTP, METRICS = 17980, 16989
 NOW = {"gracePeriodSeconds": 0}
 T = TypeVar("T")
 
@@ -54,13 +53,15 @@ class House:
         self._noted: set[str] = set()
         self._stop = threading.Event()
         self._servers: list[http.server.ThreadingHTTPServer] = []
+        # One port everywhere, as a pool has it; the first machine's choice is free on the others' addresses too.
+        self.http = self.metrics = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> House:
-        for name, ip in self.machines.items():
+        for ip in self.machines.values():
+            self.http, self.metrics = self._serve(ip, self.http), self._serve(ip, self.metrics)
+        for name in self.machines:
             self.api.post("/api/v1/nodes", json={"metadata": {"name": name}}).raise_for_status()
-            for port in (HTTP, METRICS):
-                self._serve(ip, port)
         self._thread.start()
         return self
 
@@ -78,13 +79,14 @@ class House:
         for name in self.machines:
             self.api.delete(f"/api/v1/nodes/{name}")
 
-    def _serve(self, ip: str, port: int) -> None:
+    def _serve(self, ip: str, port: int) -> int:
+        """The port it listens on: `port`, or with 0 a free one."""
         house = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 pod = house._on.get(ip)
-                lost = pod is None or (pod in house.silent and port == METRICS)
+                lost = pod is None or (pod in house.silent and server.server_port == house.metrics)
                 self.send_response(503 if lost else 200)
                 self.end_headers()
                 if pod and not lost:
@@ -105,6 +107,7 @@ class House:
         server = http.server.ThreadingHTTPServer((ip, port), Handler)
         self._servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server.server_port
 
     def sets(self) -> list[dict[str, Any]]:
         return [s for s in self.api.get(f"{SETS}?{SFU}").json()["items"] if "deletionTimestamp" not in s["metadata"]]
@@ -181,7 +184,7 @@ class House:
 
     # What an SRE does and sees.
     def make_pool(self, **spec: Any) -> None:
-        network = {"ports": {"http": HTTP, "metrics": METRICS}}
+        network = {"ports": {"http": self.http, "metrics": self.metrics}}
         body = {
             "apiVersion": "talktime.dev/v1alpha1",
             "kind": "SFUPool",

@@ -62,9 +62,9 @@ bench-gate: ## The agent's check before a response: time of 200,000 decisions, a
 	@.venv/bin/python bench/record.py gate $(TALKTIME_STATE)/gate.log
 
 bench-finance: ## A day's bill and a Project's cost over 3 million sessions (10 min, 10 GB); result kept
-	@.venv/bin/python bench/finance.py | tee $(TALKTIME_STATE)/finance.log
+	@.venv/bin/python -m bench.finance | tee $(TALKTIME_STATE)/finance.log
 	@.venv/bin/python bench/record.py finance $(TALKTIME_STATE)/finance.log
 
 bench-metering: ## Every billed token of 120 faulty sessions on both providers, then the invoice; 8 over WebRTC (12 min); result kept
-	@.venv/bin/python bench/metering.py --real 4 | tee $(TALKTIME_STATE)/metering.log
+	@.venv/bin/python -m bench.metering --real 4 | tee $(TALKTIME_STATE)/metering.log
 	@.venv/bin/python bench/record.py metering $(TALKTIME_STATE)/metering.log

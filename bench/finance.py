@@ -1,6 +1,6 @@
 """Finance's questions to a big ledger: the settlement of one day's bill, and a Project's cost by day and provider.
 
-Usage: bench/finance.py [--sessions 3000000] [--days 365] [--projects 50]      (about 10 minutes, 10 GB of disk)
+Usage: python -m bench.finance [--sessions 3000000] [--days 365] [--projects 50]      (about 10 minutes, 10 GB of disk)
 Real PostgreSQL of its own (no fsync); closed sessions with two usages each, made by SQL, spread over the days. Bars: a
 day's settlement under 10 s, the Project's cost from the roll-up under 50 ms. The bill is 0.7 % above what we counted in
 one meter, and the books must equal it to the micro-dollar afterwards. The last line is `RESULT {json}`.
@@ -22,18 +22,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+from talktime_ledger.cards import snapshot_wire
+from talktime_ledger.core.meters import Meter
+from talktime_ledger.core.rates import RateBook, RateSnapshot
+from talktime_ledger.desk.invoicing import settle_bill
+from talktime_ledger.store import database, rollups
+from talktime_ledger.store.database import Connection
+from talktime_ledger.wire_invoices import InvoicePush
 
-from talktime_ledger.cards import snapshot_wire  # noqa: E402
-from talktime_ledger.core.meters import Meter  # noqa: E402
-from talktime_ledger.core.rates import RateBook, RateSnapshot  # noqa: E402
-from talktime_ledger.desk.invoicing import settle_bill  # noqa: E402
-from talktime_ledger.store import database, rollups  # noqa: E402
-from talktime_ledger.store.database import Connection  # noqa: E402
-from talktime_ledger.wire_invoices import InvoicePush  # noqa: E402
-
-from bench.enforcers.database import TEMPLATE, postgres  # noqa: E402
+from bench.enforcers.database import TEMPLATE, postgres
 
 MODEL = "gpt-realtime-mini"
 RATES = RateSnapshot(
@@ -106,7 +103,6 @@ async def fill(connection: Connection, sessions: int, days: int, projects: int, 
 
 
 def _numbers(statement: str) -> list[str]:
-
     return re.findall(r"\$(\d)", statement)
 
 

@@ -6,7 +6,7 @@ faults. Some processes are killed, and their spools replayed. Then the simulator
 reconcile`, and the ledger's total is the invoice. livekit-agents' own usage numbers of the same sessions stand beside.
 With --real also sessions over WebRTC through the agent worker. Last line: `RESULT {json}`; exit 1 unless ours is exact.
 
-    python bench/metering.py --sessions 60 --lanes 8 --real 4
+    python -m bench.metering --sessions 60 --lanes 8 --real 4
 """
 
 from __future__ import annotations
@@ -30,21 +30,18 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from talktime_agent.recovery import Recovery
+from talktime_ledger.client import LedgerClient
+from talktime_ledger.core.money import ZERO
+from talktime_ledger.wire import Close, SessionOpen
+
+from bench.enforcers.database import postgres
+from bench.meters import bills, plans, room, study, talk, theirs
+from bench.meters.plans import Plan, Vendor
+from bench.meters.stage import COMPRESSED, Books, Simulator, books, simulator
+from bench.meters.truth import Outcome, Rates, compare
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-if str(REPOSITORY) not in sys.path:
-    sys.path.insert(0, str(REPOSITORY))
-
-from talktime_agent.recovery import Recovery  # noqa: E402 - found only from the repository's root
-from talktime_ledger.client import LedgerClient  # noqa: E402
-from talktime_ledger.core.money import ZERO  # noqa: E402
-from talktime_ledger.wire import Close, SessionOpen  # noqa: E402
-
-from bench.enforcers.database import postgres  # noqa: E402
-from bench.meters import bills, plans, room, study, talk, theirs  # noqa: E402
-from bench.meters.plans import Plan, Vendor  # noqa: E402
-from bench.meters.stage import COMPRESSED, Books, Simulator, books, simulator  # noqa: E402
-from bench.meters.truth import Outcome, Rates, compare  # noqa: E402
-
 PROGRESS_SECONDS = 10.0
 # A session that hangs is a finding, not a reason to wait for ever.
 SESSION_SECONDS = 240.0

@@ -62,8 +62,9 @@ def main(arguments: list[str]) -> int:
             ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True
         ).stdout.strip()
         date = datetime.now(UTC).date().isoformat()
-        script = f"bench/{name.split('.')[0]}.py"
-        command = script if (REPOSITORY / script).exists() else f"make {name}"
+        bench = name.split(".")[0]
+        prefix = "bench-" if (REPOSITORY / "bench" / f"{bench}.py").exists() else ""
+        command = f"make {prefix}{bench.replace('_', '-')}"
         figures = last_result(Path(log).read_text())
         # What was measured may be older than what is checked out when the result is kept.
         one = {"command": command, "commit": figures.pop("commit", commit), "date": date, "figures": figures}

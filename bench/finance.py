@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -157,7 +158,8 @@ async def measure(dsn: str, sessions: int, days: int, projects: int) -> dict[str
     )
     async with connection.transaction():
         await rollups.roll_up(connection)
-    times, rows = [], []
+    times: list[float] = []
+    rows: Sequence[Any] = ()
     for number in range(20):
         asked = time.monotonic()
         async with pool.acquire() as pooled:

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,12 @@ from bench.meters.truth import Outcome, Rates, compare
 
 LOCK = Path(tempfile.gettempdir()) / "talktime-real-sessions.lock"
 AT_ONCE = 3
+# A job holds its place until its process is gone, which livekit-server hears up to 2.5 s later; a worker with as many
+# places as sessions would be full for the session that follows at once, and open-source LiveKit does not ask again.
+PLACES = 2 * AT_ONCE
+REDISPATCH_SECONDS = 15.0
 PROJECT = "webrtc"
+AGENT = agent_name(study.NAMESPACE, PROJECT)
 KEY, SECRET = "bench", "a-secret-of-thirty-two-characters-or-more"
 START_SECONDS = 180.0
 CLOSE_SECONDS = 60.0
@@ -62,11 +67,22 @@ class Rooms:
 
     async def make(self, session_id: str) -> None:
         """The gateway's part: the room, with the agent's dispatch in it."""
-        told = json.dumps({"session": session_id, "epoch": 1})
-        dispatch = api.RoomAgentDispatch(agent_name=agent_name(study.NAMESPACE, PROJECT), metadata=told)
+        dispatch = api.RoomAgentDispatch(agent_name=AGENT, metadata=_told(session_id))
         await self.livekit.room.create_room(
             api.CreateRoomRequest(name=session_id, empty_timeout=60, departure_timeout=60, agents=[dispatch])
         )
+
+    async def staffed(self, session_id: str, attached: Callable[[], Awaitable[bool]]) -> None:
+        """The gateway's part, too: asks again for an agent until one has come."""
+        while True:
+            await asyncio.sleep(REDISPATCH_SECONDS)
+            if await attached():
+                return
+            print(f"WebRTC: {session_id} is dispatched again", file=sys.stderr, flush=True)
+            for one in await self.livekit.agent_dispatch.list_dispatch(session_id):
+                await self.livekit.agent_dispatch.delete_dispatch(one.id, session_id)
+            request = api.CreateAgentDispatchRequest(agent_name=AGENT, room=session_id, metadata=_told(session_id))
+            await self.livekit.agent_dispatch.create_dispatch(request)
 
     def entry(self, session_id: str) -> Entry:
         """The participant's token."""
@@ -109,6 +125,10 @@ async def held(book: Books, home: Path, per_vendor: int, rates: Rates) -> tuple[
         return truth, outcome
 
 
+def _told(session_id: str) -> str:
+    return json.dumps({"session": session_id, "epoch": 1})
+
+
 def _plan(home: Path) -> Plan:
     return Plan(turns=TURNS, min_seconds=20, stay=False, max_seconds=150, first_audio_seconds=60, out=home)
 
@@ -127,7 +147,15 @@ async def _session(book: Books, rooms: Rooms, home: Path, person: Person, vendor
         )
     )
     await rooms.make(session_id)
-    await person.take_part(rooms.entry(session_id))
+
+    async def attached() -> bool:
+        return (await book.gateway.session(session_id)).attached_at is not None
+
+    staffing = asyncio.create_task(rooms.staffed(session_id, attached))
+    try:
+        await person.take_part(rooms.entry(session_id))
+    finally:
+        staffing.cancel()
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
             while (await book.gateway.session(session_id)).state == "open":  # noqa: ASYNC110 - another process
@@ -180,8 +208,8 @@ async def _worker(book: Books, provider: Simulator, rooms: Rooms, home: Path) ->
         "TALKTIME_PROJECT": f"{study.NAMESPACE}/{PROJECT}",
         "TALKTIME_LEDGER_URL": book.url,
         "TALKTIME_TOKEN_FILE": str(token),
-        "TALKTIME_AGENT_NAME": agent_name(study.NAMESPACE, PROJECT),
-        "TALKTIME_SESSIONS_PER_REPLICA": str(AT_ONCE),
+        "TALKTIME_AGENT_NAME": AGENT,
+        "TALKTIME_SESSIONS_PER_REPLICA": str(PLACES),
         "TALKTIME_PROVIDER_NAMES": ",".join(names),
         **{f"TALKTIME_PROVIDER_KEY_{index}": "sim-key" for index in range(len(names))},
         "TALKTIME_SPOOL_DIR": str(home / "worker-spool"),

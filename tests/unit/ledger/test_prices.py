@@ -106,6 +106,26 @@ def test_the_entry_in_force_at_the_time_decides() -> None:
         book.snapshot("openai", "m-2", at[0])
 
 
+@pytest.mark.parametrize(
+    ("until", "text", "audio"),
+    [
+        (9, 1, 20),  # before the turn: the price of the day
+        (10, 2, 20),  # text rises; audio falls and is still dear until then
+        (20, 2, 64),  # and rises again
+    ],
+)
+def test_a_worst_case_holds_over_a_rise_that_is_already_known(until: int, text: int, audio: int) -> None:
+    book = card(
+        entry(1, text_in=Price(Decimal(1)), audio_out=Price(Decimal(20)), text_out=Free()),
+        entry(10, text_in=Price(Decimal(2)), audio_out=Price(Decimal(10)), text_out=Free()),
+        entry(20, text_in=Price(Decimal(2)), audio_out=Price(Decimal(64)), text_out=Price(Decimal(3))),
+    )
+    found = book.dearest("openai", "m", datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 1, until, tzinfo=UTC))
+    assert (found.price(Meter.TEXT_IN), found.price(Meter.AUDIO_OUT)) == (text, audio)
+    assert found.effective_from == datetime(2026, 1, 1, tzinfo=UTC)
+    assert (Meter.TEXT_OUT in found.free) == (found.price(Meter.TEXT_OUT) == 0) == (until < 20)
+
+
 def test_terms_resolve() -> None:
     found = card(
         entry(

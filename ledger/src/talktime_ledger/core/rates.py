@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -151,3 +151,24 @@ class RateBook:
             raise PriceUnknown(f"{known} for {vendor}/{model} at {at.isoformat()}")
         card, entry = max(found, key=lambda pair: (pair[1].effective_from, pair[0].name))
         return resolve(card, entry)
+
+    def dearest(self, vendor: str, model: str, since: datetime, until: datetime) -> RateSnapshot:
+        """What a model may cost at worst from `since` to `until`: a worst case holds over a rise that is already known.
+
+        The snapshot in force at `since`, each meter at the highest price of any entry in force by `until`; PriceUnknown
+        as in `snapshot`. Example: audio_out 20 today and 64 from noon on gives 64 to a session that opens at 11:30.
+        """
+        now = self.snapshot(vendor, model, since)
+        turns = {
+            entry.effective_from
+            for card in self.cards
+            if card.vendor == vendor and card.model == model
+            for entry in card.entries
+            if since < entry.effective_from <= until
+        }
+        coming = [self.snapshot(vendor, model, turn).prices for turn in turns]
+        if not coming:
+            return now
+        every = [now.prices, *coming]
+        prices = {meter: max(one[meter] for one in every if meter in one) for meter in set().union(*every)}
+        return replace(now, prices=prices, free=frozenset(m for m in now.free if prices[m] == ZERO))

@@ -27,6 +27,8 @@ HOLD = {Api.OPENAI_REALTIME: 1, Api.GEMINI_LIVE: 2}
 REQUIRED = (Meter.TEXT_IN, Meter.AUDIO_IN, Meter.TEXT_OUT, Meter.AUDIO_OUT)
 # An agent whose clock jumped does not choose another price.
 CLOCK_TOLERANCE = timedelta(minutes=5)
+# No interview lasts longer: prices that rise within it are in its worst case from the start.
+LONGEST = timedelta(hours=24)
 
 
 class RateDesk:
@@ -45,14 +47,14 @@ class RateDesk:
 
 
 def legs_for(provider: Provider, book: RateBook, at: datetime) -> Legs:
-    """Everything that will bill; PriceUnknown names what is missing."""
-    vendor = VENDOR[provider.api]
-    model = book.snapshot(vendor, provider.model, at)
+    """Everything that will bill, at the dearest it may become during a session; PriceUnknown names what is missing."""
+    vendor, until = VENDOR[provider.api], at + LONGEST
+    model = book.dearest(vendor, provider.model, at, until)
     for meter in REQUIRED:
         model.price(meter)
     transcription = None
     if provider.api is Api.OPENAI_REALTIME and provider.transcription_model:
-        transcription = book.snapshot(vendor, provider.transcription_model, at)
+        transcription = book.dearest(vendor, provider.transcription_model, at, until)
     return Legs(model, transcription)
 
 

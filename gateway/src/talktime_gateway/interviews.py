@@ -22,7 +22,7 @@ from .directory import View
 from .media import Media, Route, Sfu
 from .metrics import Metrics
 from .problems import Problem
-from .reask import Look, Missed, Way, node_gone, way
+from .reask import Look, Missed, Way, again_in, node_gone, way
 from .rooms import NewRoom, SfuUnavailable
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ class Interviews:
         self._recent = placement.Recent()
         self._slots: dict[tuple[str, str], float] = {}
         self._missed = Missed()
+        self._silent = Missed()
 
     def ready_for(self, view: View, caller: Caller) -> Route:
         """Everything that can be known without the ledger: pool, keys, a place for a room. Raises 402, 429 or 503."""
@@ -126,28 +127,45 @@ class Interviews:
             raise Problem(400, "FieldRejected", detail, extra={"field": "room_name"})
         session = await self._session_of(caller, room)
         wait = Problem(425, "RoomNotReachable", "the room cannot be reached now: ask again", retry_after=WAIT_SEC)
-        now, sfu, route = time.monotonic(), self._media.of(view, session), self._media.route(view, caller.project)
+        sfu, route = self._media.of(view, session), self._media.route(view, caller.project)
         known = [one for one in (sfu, *((route.own, route.fallback) if route else ())) if one is not None]
         if not known:
             raise wait
         identity = _previous_identity(known, previous, room)
-        exists = await self._exists(sfu, room)
-        place = self._elsewhere(route)
-        pool = view.pool_named(session.media.pool)
-        look = Look(
-            exists,
-            self._missed.note(room, bool(exists), now),
-            node_gone(pool, session.media.node_id) and session.media.mode == "selfhosted",
-            pool is not None and pool.active == "Fallback" and session.media.mode == "selfhosted",
-            place is not None and _differs(place, sfu, session.media.node_id, answers=exists is not None),
-        )
+        look, place = await self._look(view, session, sfu, route)
+        while (wait_sec := again_in(look)) > 0:
+            await asyncio.sleep(wait_sec)
+            look, place = await self._look(view, session, sfu, route)
         match way(look):
             case Way.HERE if sfu is not None:
                 return self._participant(caller, sfu, session, identity, name)
             case Way.MOVE if place is not None and route is not None:
+                if look.exists is None and sfu is not None:
+                    # New rooms do not try it first for a while either.
+                    self._recent.fail(_mark(sfu, ""), time.monotonic())
                 return await self._move(caller, route, place, session, identity, name, wait)
             case _:
                 raise wait
+
+    async def _look(
+        self, view: View, session: Session, sfu: Sfu | None, route: Route | None
+    ) -> tuple[Look, tuple[Sfu, str] | None]:
+        """What is seen now, and where the next room would be made."""
+        now, room = time.monotonic(), session.session_id
+        exists = await self._exists(sfu, room)
+        place = self._elsewhere(route, sfu if exists is None else None)
+        pool = view.pool_named(session.media.pool)
+        # Whoever asks for another room of the same LiveKit has seen the same silence.
+        silent_sec = self._silent.note(_mark(sfu, "") if sfu else room, exists is not None, now)
+        missing_sec = self._missed.note(room, exists is not False, now)
+        look = Look(
+            exists,
+            silent_sec if exists is None else missing_sec,
+            node_gone(pool, session.media.node_id) and session.media.mode == "selfhosted",
+            pool is not None and pool.active == "Fallback" and session.media.mode == "selfhosted",
+            place is not None and _differs(place, sfu, session.media.node_id, answers=exists is not None),
+        )
+        return look, place
 
     async def _exists(self, sfu: Sfu | None, room: str) -> bool | None:
         """Whether the room is there; None when its LiveKit does not say."""
@@ -157,14 +175,12 @@ class Interviews:
             async with asyncio.timeout(LOOK_SEC):
                 return room in await sfu.rooms.names([room])
         except (SfuUnavailable, TimeoutError):
-            # New rooms do not try it first for a while either.
-            self._recent.fail(_mark(sfu, ""), time.monotonic())
             return None
 
-    def _elsewhere(self, route: Route | None) -> tuple[Sfu, str] | None:
-        """Where the session's next room would be made; None when no place takes one now."""
+    def _elsewhere(self, route: Route | None, silent: Sfu | None) -> tuple[Sfu, str] | None:
+        """Where the session's next room would be made, not where ``silent`` is; None when no place takes one now."""
         try:
-            return self._place(route) if route is not None else None
+            return self._place(route, silent) if route is not None else None
         except Problem:
             return None
 
@@ -216,15 +232,21 @@ class Interviews:
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _place(self, route: Route) -> tuple[Sfu, str]:
-        """The LiveKit and the node (empty: its own choice) for the next room. Raises Problem 429 or 503."""
+    def _place(self, route: Route, silent: Sfu | None = None) -> tuple[Sfu, str]:
+        """The LiveKit and the node (empty: its own choice) for the next room. Raises Problem 429 or 503.
+
+        ``silent``: one that does not answer now; it comes last like those that failed a moment ago.
+        """
         now, pool = time.monotonic(), route.pool
-        failed = self._recent.failed(now)
+        failed = self._recent.failed(now) | ({_mark(silent, "")} if silent is not None else set())
         own: placement.Choice | placement.No = placement.No.NONE
         own_failed = False
         if route.own is not None:
             own = placement.choose(pool.nodes, self._recent.placed(now), failed, self._limits.rooms_per_node)
-            own_failed = isinstance(own, placement.Choice) and _mark(route.own, own.node_id) in failed
+            marks = (
+                {_mark(route.own, own.node_id), _mark(route.own, "")} if isinstance(own, placement.Choice) else set()
+            )
+            own_failed = not marks.isdisjoint(failed)
         second = route.fallback
         second_failed = second is not None and _mark(second, "") in failed
         first = placement.sides(pool, own, own_failed, second is not None, second_failed)[0]

@@ -1,7 +1,8 @@
 """A participant asks again: back into the room, wait, or go on elsewhere. Pure; times are monotonic seconds.
 
-What a client says about its connection decides nothing; what the gateway sees and the operator says does. So one
-silent look is "wait": a livekit-server that is restarted at once keeps its sessions.
+What a client says about its connection decides nothing; what the gateway sees and the operator says does. One silent
+look decides nothing: a livekit-server that is restarted at once keeps its sessions. So the gateway looks again before
+it answers, rather than to let somebody who hears nothing ask again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ UNREACHABLE_SEC = 1.5
 
 MISSING_SEC = 4.0
 """The LiveKit answers and the room is not there: after a restart its clients bring it back within this."""
+
+AGAIN_SEC = 0.5
+"""Between two looks within one request."""
 
 MEMORY_SEC = 60.0
 
@@ -32,7 +36,7 @@ class Way(Enum):
 
 @dataclass(frozen=True)
 class Look:
-    """``exists``: the room, None when its LiveKit did not answer; ``for_sec``: since it was first not found so.
+    """``exists``: the room, None when its LiveKit did not answer; ``for_sec``: how long that has been so (0: it exists).
 
     ``node_gone``: the operator says so of its node; ``pool_down``: of the whole pool; ``elsewhere``: the next room
     would be made on another LiveKit or node.
@@ -56,23 +60,33 @@ def way(look: Look) -> Way:
     return Way.MOVE if look.node_gone or look.pool_down or look.for_sec >= UNREACHABLE_SEC else Way.WAIT
 
 
+def again_in(look: Look) -> float:
+    """Seconds until another look within the same request may decide otherwise; 0: answer what is known.
+
+    Only a silence that is still too young is waited for: a room that comes back needs longer than a request may take.
+    """
+    if look.exists is None and look.elsewhere and way(look) is Way.WAIT:
+        return min(AGAIN_SEC, UNREACHABLE_SEC - look.for_sec)
+    return 0.0
+
+
 def node_gone(pool: DirectoryPool | None, node_id: str) -> bool:
     """Whether the operator says that the node is lost or being emptied; a node nobody knows of is unknown."""
     return pool is not None and any(node.nodeID == node_id and node.state in GONE for node in pool.nodes)
 
 
 class Missed:
-    """Since when the rooms of sessions were not found by this replica. Forgets those nobody asks for any more."""
+    """Since when some rooms, or some LiveKits, were not found by this replica. Forgets what nobody asks for."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[float, float]] = {}
 
-    def note(self, session: str, found: bool, now: float) -> float:
+    def note(self, name: str, found: bool, now: float) -> float:
         """One look; how long it has not been found."""
         self._seen = {key: seen for key, seen in self._seen.items() if now - seen[1] <= MEMORY_SEC}
         if found:
-            self._seen.pop(session, None)
+            self._seen.pop(name, None)
             return 0.0
-        first = self._seen.get(session, (now, now))[0]
-        self._seen[session] = (first, now)
+        first = self._seen.get(name, (now, now))[0]
+        self._seen[name] = (first, now)
         return now - first

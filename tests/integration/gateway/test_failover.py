@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
+from talktime_gateway.reask import UNREACHABLE_SEC
 from talktime_gateway.rooms import Rooms
 from talktime_gateway.tokens import SfuKeys
 
@@ -147,6 +148,37 @@ async def test_over_and_back_at_the_operators_word(
         assert (back.status_code, back.json()["server_url"]) == (201, cloud.url)
         seat = await http.post(TOKEN, headers=as_.observer, json={"room_name": room_of(there)})
         assert (seat.status_code, seat.json()["server_url"]) == (201, cloud.url)
+
+
+@pytest.mark.usefixtures("pool")
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSTOP])
+async def test_the_first_question_after_the_death_is_answered_with_another_place(
+    gateway: Any, ledger: Any, as_: Any, pool_node: Any, cloud: Any, at_cloud: Rooms, death: signal.Signals
+) -> None:
+    """Nobody is told to ask again only because the silence was young."""
+    async with gateway(room_timeout_sec=BUDGET_SEC) as http:
+        first = (await ask(http, as_.server))[0]
+        room = room_of(first)
+        other = (await ask(http, as_.server))[0]
+        os.kill(pool_node.process.pid, death)
+        try:
+            began = time.monotonic()
+            body = {"room_name": room, "previous_token": first.json()["participant_token"]}
+            moved = await http.post(TOKEN, headers=as_.server, json=body)
+            took = time.monotonic() - began
+            assert (moved.status_code, moved.json()["server_url"], room_of(moved)) == (201, cloud.url, room)
+            assert ledger.sessions[room]["epoch"] == 2
+            (dispatch,) = await at_cloud.dispatches(room)
+            assert dispatch.metadata == f'{{"session": "{room}", "epoch": 2}}'
+
+            began = time.monotonic()
+            body = {"room_name": room_of(other), "previous_token": other.json()["participant_token"]}
+            moved = await http.post(TOKEN, headers=as_.server, json=body)
+            assert (moved.status_code, moved.json()["server_url"]) == (201, cloud.url)
+            quick = time.monotonic() - began
+            assert took >= UNREACHABLE_SEC and quick < took, "what one has seen the next need not see again"
+        finally:
+            pool_node.process.kill()
 
 
 async def test_a_dead_fallback_gives_way_to_a_recovered_pool_but_not_during_a_planned_switch(

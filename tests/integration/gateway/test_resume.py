@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,22 @@ async def spoke_again(study: Study, old: set[str], seconds: float = 60) -> dict[
             await asyncio.sleep(0.05)
 
 
+def told(study: Study, session: str, provider_session: str, since: float) -> list[str]:
+    """What workers and provider wrote about a session since then (unix seconds), in the order of time."""
+    lines = []
+    for number, worker in enumerate(study.workers):
+        for line in worker.log.read_text().splitlines():
+            with contextlib.suppress(ValueError, KeyError):
+                row = json.loads(line)
+                at = datetime.fromisoformat(row["ts"]).timestamp()
+                if session in line and at >= since:
+                    lines.append((at, f"worker {number}: {row['msg']}"))
+    for row in study.seen("log"):
+        if row["provider_session"] == provider_session:
+            lines.append((datetime.fromisoformat(row["at"]).timestamp(), f"provider: {row['event']}"))
+    return [f"{at - since:6.2f} s {what}" for at, what in sorted(lines)]
+
+
 def sessions_of(rows: list[dict[str, Any]]) -> set[str]:
     return {row["provider_session"] for row in rows}
 
@@ -397,7 +414,7 @@ async def test_when_the_sfu_dies_the_same_session_goes_on_at_the_fallback(
     async with talk(front, study, as_, 3, sick.url) as one:
         await one.turns(2)
         before, old = await one.ledger.session(one.session), sessions_of(study.seen("log"))
-        killed = time.monotonic()
+        killed, since = time.monotonic(), time.time()
         sick.process.kill()
         headers = {**as_.of(SERVER_KEY), "X-Talktime-Previous-Token": one.token}
         await asyncio.sleep(3)
@@ -412,9 +429,9 @@ async def test_when_the_sfu_dies_the_same_session_goes_on_at_the_fallback(
                 assert answer.status_code == 425, answer.text
                 await asyncio.sleep(2)
         moved = time.monotonic() - killed
-        told = answer.json()
-        claims = claims_of(told["participant_token"])
-        assert (told["server_url"], claims["video"]["room"], claims["sub"]) == (
+        way = answer.json()
+        claims = claims_of(way["participant_token"])
+        assert (way["server_url"], claims["video"]["room"], claims["sub"]) == (
             second.url,
             one.session,
             "participant-1",
@@ -424,11 +441,12 @@ async def test_when_the_sfu_dies_the_same_session_goes_on_at_the_fallback(
         )
         plan.out.mkdir()
         back = Person(4, plan, Voice("en-gb+m3", 150))
-        entry = Entry(told["server_url"], told["participant_token"], claims, 0.0)
+        entry = Entry(way["server_url"], way["participant_token"], claims, 0.0)
         joined = asyncio.create_task(back.take_part(entry))
         try:
             created = await spoke_again(study, old)
             spoke = time.monotonic() - killed
+            print("\n".join(["", *told(study, one.session, created["provider_session"], since)]))
             log = [row for row in study.seen("log") if row["provider_session"] == created["provider_session"]]
             assert any(row["event"] == "conversation.item.create" for row in log)
             first = next(row for row in log if row["event"] == "response.create")

@@ -1,7 +1,18 @@
 """Back into the room, wait, or go on elsewhere."""
 
 import pytest
-from talktime_gateway.reask import MEMORY_SEC, MISSING_SEC, UNREACHABLE_SEC, Look, Missed, Way, node_gone, way
+from talktime_gateway.reask import (
+    AGAIN_SEC,
+    MEMORY_SEC,
+    MISSING_SEC,
+    UNREACHABLE_SEC,
+    Look,
+    Missed,
+    Way,
+    again_in,
+    node_gone,
+    way,
+)
 from talktime_ledger.wire import DirectoryPool
 
 
@@ -30,6 +41,30 @@ def look(**changes: object) -> Look:
 )
 def test_ways(seen: Look, answer: Way) -> None:
     assert way(seen) is answer
+
+
+@pytest.mark.parametrize(
+    ("seen", "seconds"),
+    [
+        (look(), 0),
+        (look(exists=None), AGAIN_SEC),
+        (look(exists=None, for_sec=UNREACHABLE_SEC - 0.1), 0.1),
+        (look(exists=None, for_sec=UNREACHABLE_SEC), 0),
+        (look(exists=None, elsewhere=False), 0),  # nowhere to go: no look would change that
+        (look(exists=None, node_gone=True), 0),
+        (look(exists=False), 0),  # longer than a request may take
+    ],
+)
+def test_a_young_silence_is_looked_at_again_within_the_request(seen: Look, seconds: float) -> None:
+    assert again_in(seen) == pytest.approx(seconds)
+
+
+def test_looking_again_ends_in_a_move_within_little_more_than_the_silence_it_takes() -> None:
+    silent, now = Missed(), 10.0
+    while (wait := again_in(seen := look(exists=None, for_sec=silent.note("eu", False, now)))) > 0:
+        now += wait
+    assert way(seen) is Way.MOVE
+    assert now - 10.0 == pytest.approx(UNREACHABLE_SEC)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Way(Enum):
 
 @dataclass(frozen=True)
 class Look:
-    """``exists``: the room, None when its LiveKit did not answer; ``for_sec``: how long that has been so (0: it exists).
+    """``exists``: the room, None when its LiveKit did not answer; ``for_sec``: for how long (0 when it exists).
 
     ``node_gone``: the operator says so of its node; ``pool_down``: of the whole pool; ``elsewhere``: the next room
     would be made on another LiveKit or node.

@@ -29,7 +29,7 @@ from talktime_ledger.core.rates import RateBook, RateSnapshot
 from talktime_ledger.desk.invoicing import settle_bill
 from talktime_ledger.store import database, rollups
 from talktime_ledger.store.database import Connection
-from talktime_ledger.wire_invoices import InvoicePush
+from talktime_ledger.wire.invoices import InvoicePush
 
 from bench.enforcers.database import TEMPLATE, postgres
 

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from talktime_ledger.client import LedgerClient
 from talktime_ledger.core.usage import UsageStatus
 from talktime_ledger.wire import Attach, Attachment, Close, Grant, ProviderReport, PushEvent
-from talktime_ledger.wire_resume import ContextItem
+from talktime_ledger.wire.resume import ContextItem
 
 from talktime_agent.apis import answers_by_itself, meter_of, talking
 from talktime_agent.charging import Charger

@@ -15,7 +15,7 @@ from talktime_ledger.client import Fenced, LedgerError, SessionClosed
 from talktime_ledger.core.worst_case import text_tokens_bound
 from talktime_ledger.resources.project import Api
 from talktime_ledger.wire import Session
-from talktime_ledger.wire_resume import MAX_ITEMS, MAX_TEXT, Checkpoint, ContextItem
+from talktime_ledger.wire.resume import MAX_ITEMS, MAX_TEXT, Checkpoint, ContextItem
 
 from talktime_agent.ports import LedgerPort
 

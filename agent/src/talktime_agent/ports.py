@@ -17,7 +17,7 @@ from talktime_ledger.wire import (
     Session,
     Use,
 )
-from talktime_ledger.wire_resume import Checkpoint, Lost
+from talktime_ledger.wire.resume import Checkpoint, Lost
 
 
 class LedgerPort(Protocol):

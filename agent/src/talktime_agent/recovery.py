@@ -9,7 +9,7 @@ from pathlib import Path
 
 from talktime_ledger.client import Fenced, LedgerError, NotFound, SessionClosed
 from talktime_ledger.wire import Close
-from talktime_ledger.wire_resume import Lost
+from talktime_ledger.wire.resume import Lost
 
 from talktime_agent.ports import LedgerPort
 from talktime_agent.spool import Leftover, orphans

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 from pydantic import SecretStr
-from talktime_ledger.wire_invoices import MAX_LINES, InvoiceLineWire, InvoicePush
+from talktime_ledger.wire.invoices import MAX_LINES, InvoiceLineWire, InvoicePush
 
 from . import remote
 from .bills import live

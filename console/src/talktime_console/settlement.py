@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from talktime_ledger.core.money import shown
-from talktime_ledger.wire_invoices import InvoiceGroup, InvoiceReport
+from talktime_ledger.wire.invoices import InvoiceGroup, InvoiceReport
 
 from .tables import Column, Table
 

@@ -19,10 +19,11 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from talktime_ledger import wire, wire_resume
+from talktime_ledger import wire
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import ProblemReason
-from talktime_ledger.wire_invoices import InvoicePush, InvoiceReport
+from talktime_ledger.wire.invoices import InvoicePush, InvoiceReport
+from talktime_ledger.wire.resume import Checkpoint, Kept, Lost
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -246,7 +247,7 @@ class LedgerClient:
         """
         return await self._send("POST", f"/sessions/{session_id}/close", wire.CostList, request)
 
-    async def lose(self, session_id: str | UUID, request: wire_resume.Lost) -> wire.Session:
+    async def lose(self, session_id: str | UUID, request: Lost) -> wire.Session:
         """Tells that the agent's process died; Fenced, SessionClosed (usage counted in both)."""
         return await self._send("POST", f"/sessions/{session_id}/lost", wire.Session, request)
 
@@ -254,14 +255,14 @@ class LedgerClient:
         """Tells that this pod is alive. One try: the next heartbeat is the repeat."""
         await self._request("PUT", f"/projects/{namespace}/{name}/workers/{host}", None, patience_sec=0)
 
-    async def put_context(self, session_id: str | UUID, checkpoint: wire_resume.Checkpoint) -> bool:
+    async def put_context(self, session_id: str | UUID, checkpoint: Checkpoint) -> bool:
         """Keeps what was said so far; False when it is not kept. Fenced, SessionClosed. One try."""
         path = f"/sessions/{session_id}/context"
-        return (await self._send("PUT", path, wire_resume.Kept, checkpoint, patience_sec=0)).kept
+        return (await self._send("PUT", path, Kept, checkpoint, patience_sec=0)).kept
 
-    async def context(self, session_id: str | UUID) -> wire_resume.Checkpoint:
+    async def context(self, session_id: str | UUID) -> Checkpoint:
         """What was said before this agent came."""
-        return await self._send("GET", f"/sessions/{session_id}/context", wire_resume.Checkpoint)
+        return await self._send("GET", f"/sessions/{session_id}/context", Checkpoint)
 
     def push(self, namespace: str, name: str) -> AsyncIterator[wire.PushEvent]:
         """Endless `limits|paused|fence|closed` events of a Project; after each (re)connect one `resync` event."""
@@ -299,6 +300,19 @@ class LedgerClient:
         """Spend grouped by any of day, provider, model; since/until are RFC 3339 or dates (UTC), until exclusive."""
         params = {"namespace": namespace, "project": project, "from": since, "to": until, "by": by}
         return (await self._send("GET", "/reports/spend", wire.SpendReport, params=params)).rows
+
+    async def transport_report(
+        self,
+        *,
+        namespace: str | None = None,
+        project: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        by: str = "project",
+    ) -> tuple[wire.TransportRow, ...]:
+        """Participant-minutes and peaks of sessions opened since..until, by any of project, pool; "" = in all."""
+        params = {"namespace": namespace, "project": project, "from": since, "to": until, "by": by}
+        return (await self._send("GET", "/reports/transport", wire.TransportReport, params=params)).rows
 
     async def session_report(
         self,

@@ -53,7 +53,7 @@ from talktime_ledger.wire import (
     SessionConfig,
     Use,
 )
-from talktime_ledger.wire_resume import Checkpoint, Kept, Lost
+from talktime_ledger.wire.resume import Checkpoint, Kept, Lost
 from talktime_simulator.participants.door import Entry, claims_of
 
 ROOT = Path(__file__).parents[3]

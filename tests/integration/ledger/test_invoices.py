@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from talktime_ledger import wire
 from talktime_ledger.client import Invalid, LedgerError
-from talktime_ledger.wire_invoices import InvoicePush, InvoiceReport
+from talktime_ledger.wire.invoices import InvoicePush, InvoiceReport
 
 from .conftest import CONSOLE, GATEWAY, MODEL, OPERATOR, Stand, agent_of, opening, project_push, usage
 

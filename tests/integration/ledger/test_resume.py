@@ -14,7 +14,7 @@ from talktime_ledger import wire
 from talktime_ledger.client import Fenced, SessionClosed, Unauthorized
 from talktime_ledger.server.sealing import Sealer
 from talktime_ledger.server.steady import GAP_SEC, Steady
-from talktime_ledger.wire_resume import Checkpoint, ContextItem, Lost
+from talktime_ledger.wire.resume import Checkpoint, ContextItem, Lost
 
 from .conftest import (
     GATEWAY,

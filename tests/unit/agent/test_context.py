@@ -16,7 +16,7 @@ from talktime_agent.context import Memory, chat_context, fitting, interrupted, r
 from talktime_agent.presence import Presence
 from talktime_ledger.client import Fenced, Unavailable
 from talktime_ledger.wire import Session, SessionEvent
-from talktime_ledger.wire_resume import Checkpoint, ContextItem
+from talktime_ledger.wire.resume import Checkpoint, ContextItem
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
 

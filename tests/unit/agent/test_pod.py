@@ -21,7 +21,7 @@ from talktime_agent.worker import FULL_LOAD, accepting, load
 from talktime_ledger.client import Fenced, SessionClosed, Unavailable
 from talktime_ledger.core.usage import UsageKind
 from talktime_ledger.wire import Close, PushEvent, Usage
-from talktime_ledger.wire_resume import Lost
+from talktime_ledger.wire.resume import Lost
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

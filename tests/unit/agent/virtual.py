@@ -32,7 +32,7 @@ from talktime_ledger.core.pricing import price
 from talktime_ledger.core.usage import Usage, UsageKind
 from talktime_ledger.resources.project import OnLedgerOutage
 from talktime_ledger.wire import Attachment, Close, Grant, Use
-from talktime_ledger.wire_resume import Lost
+from talktime_ledger.wire.resume import Lost
 
 Result = TypeVar("Result")
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -27,7 +27,7 @@ from talktime_ledger.store.database import Connection
 from talktime_ledger.store.invoices import Correction, Row, Sums, bounds
 from talktime_ledger.store.projects import Project
 from talktime_ledger.wire import RateSnapshotWire
-from talktime_ledger.wire_invoices import (
+from talktime_ledger.wire.invoices import (
     ForeignLine,
     InvoiceGroup,
     InvoicePush,

@@ -13,7 +13,7 @@ from talktime_ledger.store import accounts, sessions
 from talktime_ledger.store.accounts import Move
 from talktime_ledger.store.database import Connection
 from talktime_ledger.store.sessions import Locked, SessionState
-from talktime_ledger.wire_resume import Lost
+from talktime_ledger.wire.resume import Lost
 
 
 async def lose(connection: Connection, found: Locked, request: Lost, book: RateBook) -> SessionState | Refusal:

@@ -13,7 +13,7 @@ from talktime_ledger.server.auth import Role
 from talktime_ledger.server.context import Parts, Who, clock, require
 from talktime_ledger.store import projects
 from talktime_ledger.wire import ProblemReason
-from talktime_ledger.wire_invoices import InvoicePush, InvoiceReport
+from talktime_ledger.wire.invoices import InvoicePush, InvoiceReport
 
 router = APIRouter()
 

@@ -27,7 +27,7 @@ from talktime_ledger.store.database import Connection
 from talktime_ledger.store.projects import Project
 from talktime_ledger.store.sessions import SessionState
 from talktime_ledger.wire import ProblemReason, Session, SessionList
-from talktime_ledger.wire_resume import Checkpoint, ContextItem, Kept, Lost
+from talktime_ledger.wire.resume import Checkpoint, ContextItem, Kept, Lost
 
 log = logging.getLogger(__name__)
 router = APIRouter()

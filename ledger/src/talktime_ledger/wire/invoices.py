@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from talktime_ledger.core.invoice import InvoiceLine, LineKind
 from talktime_ledger.core.meters import Meter
-from talktime_ledger.wire import Label, Sha256, Usd, Wire
+from talktime_ledger.wire.base import Label, Sha256, Usd, Wire
 
 Item = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 MAX_LINES = 20_000

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from talktime_ledger.wire import Label, SessionEvent, Unmetered, Usage, Wire
+from talktime_ledger.wire.base import Label, Wire
+from talktime_ledger.wire.metering import Unmetered, Usage
+from talktime_ledger.wire.sessions import SessionEvent
 
 MAX_ITEMS = 400
 MAX_TEXT = 20_000

@@ -61,13 +61,19 @@ class Transport:
         """USD of one session, without what a plan includes."""
         return price(self.meters(shape), self.rates)
 
-    def meters(self, shape: Shape) -> dict[Meter, int]:
-        """Participant-seconds (every connection up to a whole minute) and bytes down."""
+    def meters(self, shape: Shape, sessions: int = 1) -> dict[Meter, int]:
+        """Participant-seconds (every connection up to a whole minute) and bytes down, of so many sessions."""
+        each = self.kbit_per_second * 1000 / 8 * max(1, shape.participants - 1)
+        if shape.stays is not None:
+            connected = shape.stays.begun_minutes * 60 if self.round_up_minutes else shape.stays.seconds
+            return {
+                Meter.PARTICIPANT_SECONDS: round(connected * sessions),
+                Meter.EGRESS_BYTES: round(shape.stays.seconds * each * sessions),
+            }
         minutes = Decimal(math.ceil(shape.minutes)) if self.round_up_minutes else shape.minutes
-        received = shape.minutes * 60 * self.kbit_per_second * 1000 / 8
         return {
-            Meter.PARTICIPANT_SECONDS: int(minutes * 60) * shape.participants,
-            Meter.EGRESS_BYTES: int(received * shape.participants * max(1, shape.participants - 1)),
+            Meter.PARTICIPANT_SECONDS: int(minutes * 60) * shape.participants * sessions,
+            Meter.EGRESS_BYTES: int(shape.minutes * 60 * shape.participants * each) * sessions,
         }
 
 

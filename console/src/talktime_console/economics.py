@@ -36,7 +36,7 @@ class Managed:
 
     def month(self, sessions: int, shape: Shape) -> Decimal:
         """USD of a month with so many sessions: the fee, and what goes beyond what it includes."""
-        used = {meter: count * sessions for meter, count in self.transport.meters(shape).items()}
+        used = self.transport.meters(shape, sessions)
         for meter, quantity in self.included:
             used[meter] = max(0, used.get(meter, 0) - quantity)
         return usd(self.fee + price(used, self.transport.rates))
@@ -179,7 +179,7 @@ class Row:
 def row(sessions: int, then: Case, now: Case, published: Published) -> Row:
     """``then``: the case under the published price; ``now``: the same under the current card."""
     claim = next((r for r in published.economics.rows if r.sessions == sessions), None)
-    minutes = then.managed.transport.meters(then.shape)[Meter.PARTICIPANT_SECONDS] // 60 * sessions
+    minutes = then.managed.transport.meters(then.shape, sessions)[Meter.PARTICIPANT_SECONDS] // 60
     return Row(
         sessions,
         minutes,

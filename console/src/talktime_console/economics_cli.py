@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
 
@@ -12,11 +11,11 @@ import typer
 from talktime_ledger.core.money import shown
 from talktime_ledger.core.rates import PriceUnknown, RateBook, RateCard
 
-from . import files
+from . import files, remote
 from .compare_cli import CURRENT_TRANSPORT, PUBLISHED_TRANSPORT, TALKERS
 from .economics import Case, Managed, Nodes, Row, break_even, managed_of, recommendation, table_of
-from .measured import mean_minutes, peak
-from .observed import DAYS, Observed, observe
+from .measured import Month, month_of
+from .observed import DAYS
 from .problems import CommandError, InputError
 from .published import published
 from .settings import Settings
@@ -52,7 +51,8 @@ def economics(
     rate_card: RateCardOption = None,
     at: Annotated[str | None, typer.Option("--at", help="Prices of this time (UTC); else now.")] = None,
     from_ledger: Annotated[
-        bool, typer.Option("--from-ledger", help="Sessions, length and peak of the last 30 days, from the ledger.")
+        bool,
+        typer.Option("--from-ledger", help="Sessions, participant-minutes and peak of the last 30 days."),
     ] = False,
     project: ProjectOption = None,
     output: OutputOption = Output.TABLE,
@@ -69,9 +69,9 @@ def economics(
     asked = list(sessions or [])
     source = "stated inputs"
     if from_ledger or project is not None:
-        seen = observe(Settings(), project, now, offline=False)
-        asked, shape, peak_sessions = _measured(seen, shape, now)
-        source = f"the ledger's sessions of the last {DAYS} days"
+        month = _measured(project, shape, now)
+        asked, shape, peak_sessions = [month.sessions], month.shape, month.peak
+        source = f"the ledger's last {DAYS} days: {month.told}"
     if peak_sessions is not None and len(asked) != 1:
         raise InputError(
             f"{peak_sessions} at once of how many sessions a month?", field="--peak", fix="give --sessions"
@@ -106,13 +106,16 @@ def economics(
     show(tables, output, document, [advice])
 
 
-def _measured(seen: Observed, shape: Shape, now: datetime) -> tuple[list[int], Shape, int]:
-    """Sessions a month, their mean length and the peak; CommandError when the ledger has none."""
-    length = mean_minutes(seen.rows, now)
-    if length is None:
-        raise CommandError(seen.missing or "no session was taken up", field="ledger", fix="state --sessions instead")
-    taken = sum(1 for row in seen.rows if row.session.attached_at is not None)
-    return [taken], replace(shape, minutes=round(length, 2)), max(1, peak(seen.rows, now))
+def _measured(project: str | None, shape: Shape, now: datetime) -> Month:
+    """The last days' sessions, participant-minutes and peak; CommandError when the ledger has none."""
+    since = (now - timedelta(days=DAYS)).isoformat().replace("+00:00", "Z")
+    row = remote.ask(Settings(), lambda client: remote.transport(client, project, since))
+    month = None if row is None else month_of(row, shape)
+    if month is None:
+        raise CommandError(
+            f"no session was taken up in the last {DAYS} days", field="ledger", fix="state --sessions instead"
+        )
+    return month
 
 
 def _managed(cards: dict[str, RateCard], name: str, at: datetime, kbit_per_second: Decimal) -> Managed:

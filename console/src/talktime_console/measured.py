@@ -1,13 +1,14 @@
-"""What the ledger's sessions tell: time to first audio, sessions at once, how long they are. Pure."""
+"""What the ledger's sessions tell: time to first audio; participant-minutes, sessions at once, their length. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from talktime_ledger.wire import SessionRow
+from talktime_ledger.wire import SessionRow, TransportRow
+
+from .shape import Shape, Stays
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,33 @@ def percentile(values: Sequence[int], percent: int) -> int:
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
-def peak(rows: Iterable[SessionRow], now: datetime) -> int:
-    """The most sessions at once, from being taken up to being closed (open ones last until ``now``)."""
-    changes: list[tuple[datetime, int]] = []
-    for row in rows:
-        if row.session.attached_at is not None:
-            changes += [(row.session.attached_at, 1), (row.session.closed_at or now, -1)]
-    most = at_once = 0
-    for _, change in sorted(changes):  # an end before a beginning at the same moment
-        at_once += change
-        most = max(most, at_once)
-    return most
+@dataclass(frozen=True)
+class Month:
+    """What transport was needed for: sessions, the most at once, and their shape, measured."""
+
+    sessions: int
+    peak: int
+    shape: Shape
+
+    @property
+    def told(self) -> str:
+        """In words, for the source of a result."""
+        stays = self.shape.stays
+        people = "nobody told participant-minutes, so participants x length"
+        if stays is not None:
+            people = f"{round(stays.begun_minutes * self.sessions):,} participant-minutes"
+        return f"{self.sessions:,} sessions, {people}, {self.peak} at once"
 
 
-def mean_minutes(rows: Sequence[SessionRow], now: datetime) -> Decimal | None:
-    """Mean length in minutes of the sessions that were taken up; None of none."""
-    lengths = [
-        int(((row.session.closed_at or now) - row.session.attached_at).total_seconds())
-        for row in rows
-        if row.session.attached_at is not None
-    ]
-    return Decimal(sum(lengths)) / len(lengths) / 60 if lengths else None
+def month_of(row: TransportRow, shape: Shape) -> Month | None:
+    """``shape`` with what was measured; None when no agent took any session up."""
+    if not row.sessions:
+        return None
+    length = Decimal(row.talk_sec) / row.sessions / 60
+    found = replace(shape, minutes=max(round(length, 2), Decimal("0.01")))
+    if row.connections:
+        stays = Stays(Decimal(row.participant_seconds) / row.sessions, Decimal(row.begun_minutes) / row.sessions)
+        # How many receive at once: for the traffic alone.
+        present = max(1, round(Decimal(row.participant_seconds) / max(1, row.talk_sec)))
+        found = replace(found, stays=stays, participants=present)
+    return Month(row.sessions, max(1, row.peak_sessions), found)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from talktime_ledger.client import Invalid, LedgerClient, LedgerError, NotFound, Unauthorized
-from talktime_ledger.wire import ProjectStatus, SessionRow, SpendRow
+from talktime_ledger.wire import ProjectStatus, SessionRow, SpendRow, TransportRow
 
 from .problems import CommandError, InputError
 from .settings import Settings
@@ -83,3 +83,10 @@ async def sessions(
     return await client.session_report(
         namespace=own_namespace or namespace, project=name, since=since, until=until, limit=limit
     )
+
+
+async def transport(client: LedgerClient, project: str | None, since: str) -> TransportRow | None:
+    """Participant-minutes and peak of all sessions since; None when there were none."""
+    namespace, name = project_of(project)
+    rows = await client.transport_report(namespace=namespace, project=name, since=since, by="")
+    return rows[0] if rows else None

@@ -31,13 +31,24 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Stays:
+    """Measured connections to the rooms of sessions, per session on average: how many seconds they lasted, summed, and
+    how many minutes that is when each begun minute of each connection counts in full.
+    """
+
+    seconds: Decimal
+    begun_minutes: Decimal
+
+
+@dataclass(frozen=True)
 class Shape:
     """What happens in one session.
 
     ``turns`` are responses. ``talk_share`` of the speech is the participant's; ``silence_share`` of the time nobody
     speaks. ``text_tokens``: instructions and tools. ``context_cap``: tokens of conversation kept, None = all.
     ``cache_share`` of what the request before carried too is cached, unless the cap cut it. ``rebilled`` False: every
-    token is billed once, which no provider does.
+    token is billed once, which no provider does. ``participants`` are there from beginning to end; ``stays`` says how
+    long they really were, where that was measured.
     """
 
     minutes: Decimal = Decimal(30)
@@ -49,6 +60,7 @@ class Shape:
     cache_share: Decimal = Decimal("0.9")
     rebilled: bool = True
     participants: int = 2
+    stays: Stays | None = None
 
     @property
     def heard_seconds(self) -> Decimal:

@@ -9,13 +9,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from talktime_ledger.wire import SessionReport, SessionRow
+from talktime_ledger.wire import SessionReport, SessionRow, TransportReport, TransportRow
 
 COMMAND = Path(sys.executable).parent / "talktime"
 MODEL = "gpt-realtime-2.1"
@@ -63,6 +64,19 @@ def row(number: int, now: datetime) -> SessionRow:
     return SessionRow.model_validate({"session": session, "costs": [cost]})
 
 
+PRESENCE = TransportRow(
+    sessions=20,
+    talk_sec=20 * 1800,
+    peak_sessions=17,
+    connections=43,
+    participant_seconds=73_000,
+    selfhosted_seconds=73_000,
+    begun_minutes=1237,
+    selfhosted_begun_minutes=1237,
+)
+"""Twenty sessions of half an hour; three reconnections."""
+
+
 @pytest.fixture
 def asked() -> list[dict[str, list[str]]]:
     return []
@@ -70,16 +84,23 @@ def asked() -> list[dict[str, list[str]]]:
 
 @pytest.fixture
 def ledger(asked: list[dict[str, list[str]]]) -> Iterator[str]:
-    """A server that answers /v1/reports/sessions in the ledger's own form, to the right token only."""
+    """A server that answers the ledger's reports in its own form, to the right token only."""
     now = datetime.now(UTC)
-    answer = SessionReport(rows=tuple(row(number, now) for number in range(1, 21))).model_dump_json().encode()
+    answers = {
+        "/v1/reports/sessions": SessionReport(rows=tuple(row(number, now) for number in range(1, 21))),
+        "/v1/reports/transport": TransportReport(rows=(PRESENCE,)),
+    }
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             allowed = self.headers["Authorization"] == "Bearer good"
-            found = url.path == "/v1/reports/sessions"
-            body = answer if allowed and found else b'{"title":"no","status":401,"reason":"Unauthorized"}'
+            found = url.path in answers
+            body = (
+                answers[url.path].model_dump_json().encode()
+                if allowed and found
+                else b'{"title":"no","status":401,"reason":"Unauthorized"}'
+            )
             asked.append(parse_qs(url.query))
             self.send_response(200 if allowed and found else 401)
             self.send_header("Content-Type", "application/json")
@@ -133,13 +154,20 @@ def test_time_to_first_audio_is_measured_where_sessions_exist(talktime: Run, ask
     assert (asked[0]["namespace"], asked[0]["project"]) == (["studies"], ["interviews"])
 
 
-def test_economics_from_real_sessions(talktime: Run) -> None:
+def test_economics_from_real_participant_minutes_and_the_real_peak(
+    talktime: Run, asked: list[dict[str, list[str]]]
+) -> None:
     done = talktime("economics", "--from-ledger", "--sessions-per-node", "15", "-o", "json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (told["inputs"]["peak"], told["inputs"]["minutes"]) == (20, "30")
+    assert (told["inputs"]["peak"], told["inputs"]["minutes"]) == (17, "30")
+    assert "20 sessions, 1,237 participant-minutes, 17 at once" in told["inputs"]["source"]
     (month,) = told["months"]
-    assert (month["sessions"], month["nodes"]) == (20, 2)
+    # 1,237 x 0.005, and not 20 sessions x 2 x 30 minutes x 0.005 = 6.00.
+    assert (month["sessions"], month["participant_minutes"], month["nodes"]) == (20, 1237, 2)
+    assert Decimal(month["managed_published_usd"]) == Decimal("6.18")
+    since = datetime.fromisoformat(asked[0]["from"][0])
+    assert timedelta(days=29) < datetime.now(UTC) - since < timedelta(days=31)
 
 
 def test_sessions_are_priced_again_from_a_pipe(talktime: Run) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from talktime_ledger import wire
+from talktime_ledger.client import Invalid
 from talktime_ledger.resources.rate_card import RateCardSpec
 
-from .conftest import GATEWAY, OPERATOR, Stand, agent_of, opening, project_push, usage
+from .conftest import CONSOLE, GATEWAY, OPERATOR, Stand, agent_of, opening, project_push, usage
 
 # A price that does not divide: 0.0024 / 3600 USD a second.
 PER_HOUR = Decimal("0.0024")
@@ -170,3 +171,33 @@ async def test_a_bound_goes_back_at_the_price_it_was_posted_at(stand: Stand) -> 
     cost, unmetered = await interview.transport()
     assert unmetered == 0
     assert cost == nano(45) + nano(46, PER_HOUR * 10) - nano(45, PER_HOUR * 10)
+
+
+async def test_the_report_counts_every_connection_and_who_was_in_rooms_at_once(stand: Stand) -> None:
+    first, second = Interview(stand), Interview(stand)
+    await first.begin()
+    await first.tell(participant_seconds={"participant-1/PA_1": 45, "agent-AJ_1/PA_2": 130})
+    await first.tell(participant_seconds={"participant-1/PA_1": 45}, gone_seconds={"participant-1/PA_1": 61})
+    await second.begin()
+    await second.tell(mode="cloud", participant_seconds={"participant-1/PA_3": 10})
+    await second.tell(mode="cloud", left_seconds={"participant-1/PA_3": 12})
+    await second.close()
+    third = Interview(stand)
+    await stand.client(GATEWAY).open_session(opening("media", third.id))  # nobody took it up
+    await third.tell(participant_seconds={"participant-1/PA_4": 20})
+    console = stand.client(CONSOLE)
+    for by in ("", "project", "pool", "project,pool"):
+        (row,) = await console.transport_report(by=by)
+        assert (row.namespace, row.project) == (("study", "media") if "project" in by else (None, None))
+        assert (row.sessions, row.peak_sessions, row.connections) == (2, 2, 4)
+        # 61 that nobody saw the end of, 130, 12 on Cloud, 20.
+        assert (row.participant_seconds, row.selfhosted_seconds) == (61 + 130 + 12 + 20, 61 + 130 + 20)
+        assert (row.begun_minutes, row.selfhosted_begun_minutes) == (2 + 3 + 1 + 1, 2 + 3 + 1)
+    fourth = Interview(stand)
+    await fourth.begin()  # after the second has ended: not three at once
+    (row,) = await console.transport_report(namespace="study", project="media", by="")
+    assert (row.sessions, row.peak_sessions) == (3, 2)
+    assert await console.transport_report(until="2026-01-01") == ()
+    assert await console.transport_report(project="limit") == ()
+    with pytest.raises(Invalid, match="none of project, pool"):
+        await console.transport_report(by="day")

@@ -186,7 +186,7 @@ def test_economics_recommends_in_one_sentence(talktime: Run) -> None:
         (("compare", "--project", "study"), 2, "NAMESPACE/NAME"),
         (("economics", "--peak", "5"), 2, "--peak: 5 at once of how many"),
         (("economics", "--managed", "gpt-realtime"), 2, "--managed: no transport card"),
-        (("economics", "--from-ledger"), 1, "ledger: no ledger token at /absent/token"),
+        (("economics", "--from-ledger"), 1, "no token at /absent/token: set TALKTIME_TOKEN_FILE"),
     ],
 )
 def test_prices_fail_in_one_line(talktime: Run, arguments: tuple[str, ...], code: int, says: str) -> None:

@@ -23,7 +23,7 @@ from talktime_console.comparison import (
     steps_to_true,
 )
 from talktime_console.published import published
-from talktime_console.shape import Clock, Shape, responses, session_cost
+from talktime_console.shape import Clock, Shape, Stays, responses, session_cost
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot
 
@@ -149,3 +149,14 @@ def test_transport_counts_whole_minutes_of_everyone_and_what_they_receive() -> N
     assert THEN.session_cost(Shape()) == Decimal("0.30")
     one = estimate(rates("gpt-realtime-2.1"), Preset.TRUE, Shape(), CLAIMS, CLOUD)
     assert one.transport_percent == pytest.approx(one.transport * 100 / (one.ai + one.transport))
+
+
+def test_measured_stays_count_as_they_were() -> None:
+    """3 sessions of 70 s, 70 s and 5 s connections beside an agent: 9 begun minutes, 290 s, though 10 were talked."""
+    shape = Shape(minutes=Decimal(10), stays=Stays(Decimal(290) / 3, Decimal(3)))
+    assert CLOUD.meters(shape, 3) == {
+        Meter.PARTICIPANT_SECONDS: 9 * 60,
+        Meter.EGRESS_BYTES: 290 * 50_000 // 8,
+    }
+    own = replace(CLOUD, round_up_minutes=False)
+    assert own.meters(shape, 3)[Meter.PARTICIPANT_SECONDS] == 290

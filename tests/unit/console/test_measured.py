@@ -1,4 +1,4 @@
-"""What sessions of the ledger tell: first audio, sessions at once, length."""
+"""What sessions of the ledger tell: first audio, and the month that transport is bought for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from talktime_console.measured import FirstAudio, first_audio, mean_minutes, peak, percentile
-from talktime_ledger.wire import SessionRow
+from talktime_console.measured import FirstAudio, first_audio, month_of, percentile
+from talktime_console.shape import Shape, Stays
+from talktime_ledger.wire import SessionRow, TransportRow
 
 T = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -55,12 +56,25 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert percentile([7], 1) == 7
 
 
-def test_the_peak_counts_open_ones_and_not_those_who_follow() -> None:
-    rows = [row(0, 60), row(60, 120), row(30, 90), row(100, None), row(None)]
-    assert peak(rows, T + timedelta(seconds=200)) == 2
-    assert peak([], T) == 0
+def presence(**changes: int) -> TransportRow:
+    told = {
+        "sessions": 4, "talk_sec": 4 * 600, "peak_sessions": 3, "connections": 11, "participant_seconds": 5000,
+        "selfhosted_seconds": 5000, "begun_minutes": 93, "selfhosted_begun_minutes": 93,
+    }  # fmt: skip
+    return TransportRow.model_validate(told | changes)
 
 
-def test_mean_length() -> None:
-    assert mean_minutes([row(0, 60), row(0, 120), row(None)], T) == Decimal("1.5")
-    assert mean_minutes([row(None)], T) is None
+def test_a_month_is_its_real_connections() -> None:
+    month = month_of(presence(), Shape())
+    assert month is not None
+    assert (month.sessions, month.peak, month.shape.minutes, month.shape.participants) == (4, 3, 10, 2)
+    assert month.shape.stays == Stays(Decimal(1250), Decimal("23.25"))
+    assert month.told == "4 sessions, 93 participant-minutes, 3 at once"
+
+
+def test_a_month_without_connections_says_so_and_one_without_sessions_is_none() -> None:
+    month = month_of(presence(connections=0, participant_seconds=0, begun_minutes=0), Shape(participants=3))
+    assert month is not None
+    assert (month.shape.stays, month.shape.participants) == (None, 3)
+    assert "nobody told participant-minutes" in month.told
+    assert month_of(presence(sessions=0), Shape()) is None

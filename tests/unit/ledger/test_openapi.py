@@ -34,6 +34,7 @@ def test_every_call_of_the_contract_is_there() -> None:
         "/v1/tickets",
         "/v1/reports/spend",
         "/v1/reports/sessions",
+        "/v1/reports/transport",
         "/healthz",
         "/readyz",
         "/metrics",

@@ -1,7 +1,8 @@
-"""Reports for finance: spend by day, provider, model; sessions with their costs."""
+"""Reports for finance: spend by day, provider, model; participant-minutes and peaks; sessions with their costs."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,7 +13,16 @@ from talktime_ledger.server.auth import Role
 from talktime_ledger.server.context import Parts, Who, require
 from talktime_ledger.server.views import costs_of, project_names, session_wire
 from talktime_ledger.store import rollups, sessions
-from talktime_ledger.wire import ProblemReason, SessionReport, SessionRow, SpendReport, SpendRow
+from talktime_ledger.store.presence import KEYS, presence
+from talktime_ledger.wire import (
+    ProblemReason,
+    SessionReport,
+    SessionRow,
+    SpendReport,
+    SpendRow,
+    TransportReport,
+    TransportRow,
+)
 
 router = APIRouter()
 
@@ -42,6 +52,15 @@ def _day(name: str, text: str | None) -> datetime | None:
     return found
 
 
+def _keys(by: str, known: Collection[str]) -> list[str]:
+    """What a report is divided by; Invalid names what is unknown."""
+    keys = [key.strip() for key in by.split(",") if key.strip()]
+    unknown = [key for key in keys if key not in known]
+    if unknown:
+        raise DeskError(ProblemReason.INVALID, f"by: {', '.join(unknown)} is none of {', '.join(known)}")
+    return list(dict.fromkeys(keys))
+
+
 @router.get("/reports/spend")
 async def spend(
     parts: Parts,
@@ -54,14 +73,32 @@ async def spend(
 ) -> SpendReport:
     """Sums by UTC day of the usage; `to` is exclusive."""
     require(caller, Role.CONSOLE, Role.OPERATOR)
-    keys = [key.strip() for key in by.split(",") if key.strip()]
-    unknown = [key for key in keys if key not in GROUPS]
-    if unknown:
-        raise DeskError(ProblemReason.INVALID, f"by: {', '.join(unknown)} is none of {', '.join(GROUPS)}")
+    keys = _keys(by, GROUPS)
     begin, end = _day("from", since), _day("to", to)
     async with parts.transaction() as connection:
         rows = await rollups.spend(connection, keys, namespace, project, begin, end)
     return SpendReport(rows=tuple(SpendRow.model_validate(dict(row)) for row in rows))
+
+
+@router.get("/reports/transport")
+async def transport(
+    parts: Parts,
+    caller: Who,
+    namespace: str | None = None,
+    project: str | None = None,
+    since: From = None,
+    to: str | None = None,
+    by: str = "project",
+) -> TransportReport:
+    """Participant-minutes and sessions at once, of sessions opened from..to (exclusive), by `project`, `pool`, both, or
+    (empty) in all.
+    """
+    require(caller, Role.CONSOLE, Role.OPERATOR)
+    keys = _keys(by, KEYS)
+    begin, end = moment(since), moment(to)
+    async with parts.transaction() as connection:
+        rows = await presence(connection, keys, namespace, project, begin, end)
+    return TransportReport(rows=tuple(TransportRow.model_validate(dict(row)) for row in rows))
 
 
 @router.get("/reports/sessions")

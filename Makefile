@@ -8,7 +8,7 @@ CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=
 
-.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance bench-metering
+.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance bench-metering bench-failover
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,15 +50,15 @@ bench-first-run: ## Clone, demo twice, tests: what a newcomer waits for, with em
 	@.venv/bin/python bench/record.py first_run $(TALKTIME_STATE)/first_run.log
 
 bench-ledger: ## Grants per second through HTTP beside pgbench running the same statements (4 min); result kept
-	@.venv/bin/python bench/ledger.py | tee $(TALKTIME_STATE)/ledger.log
+	@.venv/bin/python -m bench.ledger | tee $(TALKTIME_STATE)/ledger.log
 	@.venv/bin/python bench/record.py ledger $(TALKTIME_STATE)/ledger.log
 
 bench-overshoot: ## 100 runs of 500 sessions on a nearly spent Project, four enforcers on the same traces (10-20 min); result kept
-	@.venv/bin/python bench/overshoot.py | tee $(TALKTIME_STATE)/overshoot.log
+	@.venv/bin/python -m bench.overshoot | tee $(TALKTIME_STATE)/overshoot.log
 	@.venv/bin/python bench/record.py overshoot $(TALKTIME_STATE)/overshoot.log
 
 bench-gate: ## The agent's check before a response: time of 200,000 decisions, and that nothing leaves the process (10 s); result kept
-	@.venv/bin/python bench/gate.py | tee $(TALKTIME_STATE)/gate.log
+	@.venv/bin/python -m bench.gate | tee $(TALKTIME_STATE)/gate.log
 	@.venv/bin/python bench/record.py gate $(TALKTIME_STATE)/gate.log
 
 bench-finance: ## A day's bill and a Project's cost over 3 million sessions (10 min, 10 GB); result kept
@@ -68,3 +68,9 @@ bench-finance: ## A day's bill and a Project's cost over 3 million sessions (10 
 bench-metering: ## Every billed token of 120 faulty sessions on both providers, then the invoice; 8 over WebRTC (12 min); result kept
 	@.venv/bin/python -m bench.metering --real 4 | tee $(TALKTIME_STATE)/metering.log
 	@.venv/bin/python bench/record.py metering $(TALKTIME_STATE)/metering.log
+
+KILLS ?= 20
+bench-failover: ## kill -9 of the only SFU under 3 live interviews, 20 times, on a cluster of its own (35 min; KILLS=2); result kept
+	@hack/python -m hack.machine test
+	@.venv/bin/python -m bench.failover --kills $(KILLS) | tee $(TALKTIME_STATE)/failover.log
+	@.venv/bin/python bench/record.py failover $(TALKTIME_STATE)/failover.log

@@ -6,7 +6,7 @@ it runs every socket call, and every audit event of opening a file or a process,
 Every decision is timed by the thread's CPU clock (a shared machine's other work is not ours) and by the wall clock;
 the bar is asserted on the CPU time, both are printed. Last line: `RESULT {json}`.
 
-    python bench/gate.py --decisions 200000
+    python -m bench.gate --decisions 200000
 """
 
 from __future__ import annotations

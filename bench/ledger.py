@@ -7,8 +7,8 @@ figure replays the statements the ledger really sent for one such call (PostgreS
 and the ledger take turns. That the generator is not the bottleneck is measured: its own CPU share of one core, and what
 it asks a server that does nothing. At the end the balances are recomputed from the entries. Last line `RESULT {json}`.
 
-    python bench/ledger.py            about 3 minutes
-    python bench/ledger.py --small    a sample for `make test`, about 20 s
+    python -m bench.ledger            about 3 minutes
+    python -m bench.ledger --small    a sample for `make test`, about 20 s
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from typing import Any
 
 import aiohttp
 import uvloop
-from ledger_load.bare import SENTINEL, Statement, captured, pgbench, script
-from ledger_load.load import Agent, Measured, at_intervals, serve_trivially, without_pause
-from ledger_load.stand import (
+
+from bench.issuer import Issuer
+from bench.ledger_load.bare import SENTINEL, Statement, captured, pgbench, script
+from bench.ledger_load.load import Agent, Measured, at_intervals, serve_trivially, without_pause
+from bench.ledger_load.stand import (
     Database,
     House,
-    Issuer,
     Server,
     adds_up,
     cpu_seconds,

@@ -29,11 +29,7 @@ from typing import Any
 
 import uvloop
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-if str(REPOSITORY) not in sys.path:
-    sys.path.insert(0, str(REPOSITORY))
-
-from bench.enforcers import database, peers, worker  # noqa: E402 - found only from the repository's root
+from bench.enforcers import database, peers, worker
 
 PROGRESS_SEC = 10.0
 USABLE_BAR = Decimal("0.99")
@@ -136,7 +132,7 @@ def _exact(amount: Decimal) -> str:
 def commit() -> str:
     """The commit measured."""
     asked = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> int:

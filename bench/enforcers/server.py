@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import signal
@@ -14,33 +13,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
-import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
 from talktime_ledger.client import LedgerClient
 from talktime_ledger.store.database import Pool
 
 from bench.enforcers import study
 from bench.enforcers.database import free_port
 from bench.enforcers.desks import HttpDesk
+from bench.issuer import ISSUER, Issuer
 
-ISSUER = "https://bench.local"
 GATEWAY = "system:serviceaccount:talktime:talktime-gateway"
 PATIENCE_SEC = 120.0
-
-
-class Issuer:
-    """Signs ServiceAccount tokens like an API server."""
-
-    def __init__(self, home: Path) -> None:
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key()))
-        self.jwks_file = home / "jwks.json"
-        self.jwks_file.write_text(json.dumps({"keys": [{**public, "kid": "k", "use": "sig", "alg": "RS256"}]}))
-
-    def token(self, subject: str) -> str:
-        """A token of two hours."""
-        claims = {"iss": ISSUER, "sub": subject, "aud": ["talktime-ledger"], "exp": int(time.time()) + 7200}
-        return jwt.encode(claims, self._key, "RS256", headers={"kid": "k"})
 
 
 class Server:

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import asyncpg  # type: ignore[import-untyped] # ships no types
 
-from ledger_load.load import Agent, answered, connected
-from ledger_load.stand import Database, binaries
+from bench.ledger_load.load import Agent, answered, connected
+from bench.ledger_load.stand import Database, binaries
 
 # A request number no other call has: wherever it stands in a parameter, pgbench counts on.
 SENTINEL = 777_001

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import pwd
 import socket
@@ -18,12 +17,10 @@ from typing import Any
 
 import aiohttp
 import asyncpg  # type: ignore[import-untyped] # ships no types
-import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
 
-from ledger_load.load import Agent
+from bench.issuer import ISSUER, Issuer
+from bench.ledger_load.load import Agent
 
-ISSUER = "https://bench.local"
 MODEL, HEARD = "gpt-realtime-mini", "gpt-4o-mini-transcribe"
 TALK = {"text_in": "0.6", "text_cached_in": "0.06", "audio_in": "10", "audio_cached_in": "0.3", "text_out": "2.4"}
 PRICES = {MODEL: {**TALK, "audio_out": "20"}, HEARD: {"text_in": "1.25", "audio_in": "3", "text_out": "5"}}
@@ -79,21 +76,6 @@ def postgres(home: Path) -> Iterator[Database]:
         yield Database(f"postgresql://postgres@127.0.0.1:{port}/postgres", pid, data / "log")
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], stdout=subprocess.DEVNULL, cwd=home, check=False)
-
-
-class Issuer:
-    """Signs tokens like an API server."""
-
-    def __init__(self, home: Path) -> None:
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key()))
-        self.jwks_file = home / "jwks.json"
-        self.jwks_file.write_text(json.dumps({"keys": [{**public, "kid": "k", "use": "sig", "alg": "RS256"}]}))
-
-    def token(self, subject: str) -> str:
-        """Of one hour."""
-        claims = {"iss": ISSUER, "sub": subject, "aud": ["talktime-ledger"], "exp": int(time.time()) + 3600}
-        return jwt.encode(claims, self._key, "RS256", headers={"kid": "k"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from talktime_ledger.store import database
 from talktime_ledger.store.database import Connection
 
 from bench.enforcers.database import TEMPLATE, execute
-from bench.enforcers.server import Issuer, Server
+from bench.enforcers.server import Server
+from bench.issuer import Issuer
 from bench.meters import study
 from bench.meters.truth import Kept
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="module")
 def result() -> dict[str, float]:
     """The RESULT of a sample."""
-    command = [sys.executable, str(ROOT / "bench" / "ledger.py"), "--small"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    command = [sys.executable, "-m", "bench.ledger", "--small"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     found: dict[str, float] = json.loads(lines[-1].removeprefix("RESULT "))

@@ -13,6 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -342,13 +343,12 @@ def settings_for(database_url: str, issuer: Issuer, **more: Any) -> Settings:
     return Settings(**{**defaults, **more})
 
 
-@pytest.fixture
-async def stand(database_url: str, issuer: Issuer) -> AsyncIterator[Stand]:
+@asynccontextmanager
+async def standing(settings: Settings, issuer: Issuer) -> AsyncIterator[Stand]:
     """A ledger with rate cards and one Project `study/limit` of 10 USD, 1 USD a session."""
-    settings = settings_for(database_url, issuer)
     server = Server(settings)
     await server.start()
-    result = Stand(f"http://127.0.0.1:{settings.port}", database_url, issuer)
+    result = Stand(f"http://127.0.0.1:{settings.port}", settings.database_url, issuer)
     operator = result.client(OPERATOR)
     await operator.put_rate_card("mini", rate_card())
     await operator.put_rate_card("transcribe", rate_card("gpt-4o-mini-transcribe", TRANSCRIBE))
@@ -357,6 +357,13 @@ async def stand(database_url: str, issuer: Issuer) -> AsyncIterator[Stand]:
     for client in result.clients:
         await client.aclose()
     await server.stop()
+
+
+@pytest.fixture
+async def stand(database_url: str, issuer: Issuer) -> AsyncIterator[Stand]:
+    """The usual one."""
+    async with standing(settings_for(database_url, issuer), issuer) as made:
+        yield made
 
 
 USD = Decimal

@@ -19,15 +19,13 @@ from talktime_ledger.wire.resume import Checkpoint, ContextItem, Lost
 from .conftest import (
     GATEWAY,
     OPERATOR,
-    TRANSCRIBE,
     Issuer,
-    Server,
     Stand,
     agent_of,
     opening,
     project_push,
-    rate_card,
     settings_for,
+    standing,
     usage,
 )
 
@@ -38,17 +36,8 @@ SAID = (ContextItem(role="assistant", text="What do you do?"), ContextItem(role=
 @pytest.fixture
 async def resuming(database_url: str, issuer: Issuer) -> AsyncIterator[Stand]:
     """A ledger with a key for conversations, quick to call a pod silent."""
-    server = Server(settings := settings_for(database_url, issuer, context_keys=KEY, lost_after_sec=0.5))
-    await server.start()
-    result = Stand(f"http://127.0.0.1:{settings.port}", database_url, issuer)
-    operator = result.client(OPERATOR)
-    await operator.put_rate_card("mini", rate_card())
-    await operator.put_rate_card("transcribe", rate_card("gpt-4o-mini-transcribe", TRANSCRIBE))
-    await operator.put_project("study", "limit", project_push())
-    yield result
-    for client in result.clients:
-        await client.aclose()
-    await server.stop()
+    async with standing(settings_for(database_url, issuer, context_keys=KEY, lost_after_sec=0.5), issuer) as made:
+        yield made
 
 
 async def opened(stand: Stand, worker: str = "pod-1/job") -> tuple[Any, Any, uuid.UUID]:

@@ -19,6 +19,13 @@ from talktime_ledger.resources.project import OnLedgerOutage
 from tests.unit.agent.virtual import ANSWER, MODEL, Books, Talk, now, run, wall
 
 
+def started(books: Books, directory: Path, **more: Any) -> Talk:
+    """An interview that talks on as long as it is paid for."""
+    talk = Talk(books, directory, **more)
+    talk.start()
+    return talk
+
+
 async def away(books: Books, mode: str, seconds: float) -> None:
     """The ledger is gone for so long."""
     books.mode = mode
@@ -42,8 +49,7 @@ async def replay(books: Books, directory: Path) -> list[str]:
 def test_a_minute_without_the_ledger_is_not_noticed_and_every_usage_is_posted_once(tmp_path: Path, mode: str) -> None:
     async def scene() -> None:
         books = Books()
-        talk = Talk(books, tmp_path)
-        talk.start()
+        talk = started(books, tmp_path)
         await asyncio.sleep(60)
         await away(books, mode, 60)
         await asyncio.sleep(60)
@@ -67,8 +73,7 @@ def test_drain_talks_to_the_end_of_the_validity_then_ends_in_order_and_the_spool
 ) -> None:
     async def scene() -> None:
         books = Books(limit=Decimal(2), w=Decimal("0.20"))  # enough is held for as long as it is valid
-        talk = Talk(books, tmp_path)
-        talk.start()
+        talk = started(books, tmp_path)
         await asyncio.sleep(60)
         outage = asyncio.create_task(away(books, mode, 600))
         began = now()
@@ -95,8 +100,7 @@ def test_drain_talks_to_the_end_of_the_validity_then_ends_in_order_and_the_spool
 def test_drain_ends_when_what_is_held_is_used_up_before_its_validity(tmp_path: Path) -> None:
     async def scene() -> None:
         books = Books(w=Decimal("0.03"))
-        talk = Talk(books, tmp_path)
-        talk.start()
+        talk = started(books, tmp_path)
         await asyncio.sleep(60)
         books.mode = "refusing"
         began, held = now(), talk.till.account.grant
@@ -114,8 +118,7 @@ def test_terminate_ends_once_the_ledger_is_known_to_be_away(
 ) -> None:
     async def scene() -> None:
         books = Books(limit=Decimal(2), w=Decimal("0.20"))
-        talk = Talk(books, tmp_path, on_outage=OnLedgerOutage.TERMINATE)
-        talk.start()
+        talk = started(books, tmp_path, on_outage=OnLedgerOutage.TERMINATE)
         await asyncio.sleep(61)
         books.mode = mode
         tried = len(books.asked)
@@ -131,8 +134,7 @@ def test_terminate_ends_once_the_ledger_is_known_to_be_away(
 def test_a_restart_of_the_ledger_is_no_outage(tmp_path: Path, on_outage: OnLedgerOutage) -> None:
     async def scene() -> None:
         books = Books()
-        talk = Talk(books, tmp_path, on_outage=on_outage)
-        talk.start()
+        talk = started(books, tmp_path, on_outage=on_outage)
         for _ in range(5):
             await asyncio.sleep(30)
             await away(books, "refusing", 8)
@@ -152,8 +154,7 @@ def test_an_outage_is_several_attempts_over_some_time(attempts: int, seconds: fl
 def answers_in_an_outage(directory: Path, reserve: str) -> int:
     async def scene() -> int:
         books = Books(reserve=Decimal(reserve))
-        talk = Talk(books, directory)
-        talk.start()
+        talk = started(books, directory)
         await asyncio.sleep(60)
         before = len(talk.answered_at)
         books.mode = "refusing"
@@ -173,8 +174,7 @@ def test_the_outage_reserve_is_what_is_talked_on_with(tmp_path: Path) -> None:
 def test_the_outage_reserve_is_not_touched_while_the_ledger_answers_and_ordinary_at_the_end(tmp_path: Path) -> None:
     async def scene() -> None:
         books = Books(limit=Decimal("0.30"), reserve=Decimal("0.10"))
-        talk = Talk(books, tmp_path)
-        talk.start()
+        talk = started(books, tmp_path)
         assert talk.till.account.grant.outage_reserve == books.reserve
         while not talk.ended.done():
             await asyncio.sleep(1)
@@ -195,8 +195,7 @@ def test_the_outage_reserve_is_not_touched_while_the_ledger_answers_and_ordinary
 def test_a_turn_that_is_not_paid_waits_for_a_ledger_that_restarts_and_is_then_answered(tmp_path: Path) -> None:
     async def scene() -> None:
         books = Books()
-        talk = Talk(books, tmp_path, pace=3600)
-        talk.start()
+        talk = started(books, tmp_path, pace=3600)
         await asyncio.sleep(30)
         talk.till.request("long", talk.till.account.holdings(now()).free)
         talk.till._lost.add("long")  # its usage is lost: the money is spoken for
@@ -215,8 +214,7 @@ def test_a_turn_that_is_not_paid_waits_for_a_ledger_that_restarts_and_is_then_an
 def test_the_late_answer_to_an_old_request_does_not_end_a_session_that_the_next_one_pays(tmp_path: Path) -> None:
     async def scene() -> None:
         books = Books()
-        talk = Talk(books, tmp_path, pace=3600)
-        talk.start()
+        talk = started(books, tmp_path, pace=3600)
         await asyncio.sleep(30)
         books.mode = "refusing"
         talk.charger.kick()
@@ -239,8 +237,7 @@ def test_the_late_answer_to_an_old_request_does_not_end_a_session_that_the_next_
 def test_a_kick_storm_while_the_ledger_is_away_makes_no_request_storm(tmp_path: Path) -> None:
     async def scene() -> None:
         books = Books()
-        talk = Talk(books, tmp_path, pace=3600)
-        talk.start()
+        talk = started(books, tmp_path, pace=3600)
         await asyncio.sleep(30)
         books.mode = "refusing"
         asked = len(books.asked)
@@ -256,8 +253,7 @@ def test_a_kick_storm_while_the_ledger_is_away_makes_no_request_storm(tmp_path: 
 def test_a_job_that_is_killed_in_an_outage_owes_its_open_response_at_its_bound_and_pays_once(tmp_path: Path) -> None:
     async def scene() -> None:
         books = Books()
-        talk = Talk(books, tmp_path)
-        talk.start()
+        talk = started(books, tmp_path)
         await asyncio.sleep(60)
         books.mode = "refusing"
         await asyncio.sleep(21)

@@ -1,9 +1,8 @@
 """Async client of the ledger: typed calls, typed errors, retries where a repeat is harmless, server-sent events.
 
 Every call carries the ServiceAccount token, read from its file each time (the kubelet rotates it). All calls but a few
-are idempotent by
-design ((session, n), usage keys, session ids), so transport errors and 5xx are retried with growing pauses up to
-`patience_sec`.
+are idempotent by design ((session, n), usage keys, session ids), so transport errors and 5xx are retried with growing
+pauses up to `patience_sec`.
 """
 
 from __future__ import annotations
@@ -20,8 +19,17 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from talktime_ledger import wire
+from talktime_ledger.errors import Conflict as Conflict
+from talktime_ledger.errors import Fenced as Fenced
+from talktime_ledger.errors import Invalid as Invalid
+from talktime_ledger.errors import LedgerError as LedgerError
+from talktime_ledger.errors import NotFound as NotFound
+from talktime_ledger.errors import Refused as Refused
+from talktime_ledger.errors import SessionClosed as SessionClosed
+from talktime_ledger.errors import Unauthorized as Unauthorized
+from talktime_ledger.errors import Unavailable as Unavailable
+from talktime_ledger.errors import error_of as error_of
 from talktime_ledger.resources.rate_card import RateCardSpec
-from talktime_ledger.wire import ProblemReason
 from talktime_ledger.wire.invoices import InvoicePush, InvoiceReport
 from talktime_ledger.wire.resume import Checkpoint, Kept, Lost
 
@@ -30,81 +38,6 @@ Model = TypeVar("Model", bound=BaseModel)
 DEFAULT_TOKEN_PATH = "/var/run/secrets/talktime/token"  # noqa: S105 - a path
 # The server pings at least every 15 s; three missed ones mean the stream is dead.
 STREAM_SILENCE_SEC = 45.0
-
-
-class LedgerError(Exception):
-    """Any failure of a call. `status` 0 = no answer."""
-
-    def __init__(self, detail: str, *, status: int = 0, problem: wire.Problem | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.problem = problem
-
-    @property
-    def reason(self) -> ProblemReason:
-        """The ledger's reason, `Unavailable` when it gave none."""
-        return self.problem.reason if self.problem else ProblemReason.UNAVAILABLE
-
-
-class Unavailable(LedgerError):  # noqa: N818
-    """No usable answer in time: keep what is held, try again."""
-
-
-class Unauthorized(LedgerError):  # noqa: N818
-    """401 or 403: the token is not accepted, or not for this."""
-
-
-class Refused(LedgerError):  # noqa: N818
-    """402: money says no. `problem.reason`, `available`, `needed`."""
-
-
-class NotFound(LedgerError):  # noqa: N818
-    """404."""
-
-
-class Fenced(LedgerError):  # noqa: N818
-    """409: another agent holds a newer epoch. Stop, leave; usage sent along was still counted."""
-
-
-class SessionClosed(LedgerError):  # noqa: N818
-    """409: the session is over. Usage sent along was still counted."""
-
-
-class Conflict(LedgerError):  # noqa: N818
-    """409, other reasons, and 410."""
-
-
-class Invalid(LedgerError):  # noqa: N818
-    """The request itself is wrong (400, 413, 422): a repeat does not help."""
-
-
-_BY_REASON: Mapping[ProblemReason, type[LedgerError]] = {
-    ProblemReason.FENCED: Fenced,
-    ProblemReason.CLOSED: SessionClosed,
-}
-_BY_STATUS: Mapping[int, type[LedgerError]] = {
-    401: Unauthorized,
-    402: Refused,
-    403: Unauthorized,
-    404: NotFound,
-    409: Conflict,
-    410: Conflict,
-    429: Unavailable,
-}
-
-
-def error_of(response: httpx.Response) -> LedgerError:
-    """The typed error of an answer that is not 2xx."""
-    try:
-        problem = wire.Problem.model_validate_json(response.content)
-    except ValidationError:
-        problem = None
-    detail = problem.detail or problem.title if problem else f"HTTP {response.status_code}"
-    kind: type[LedgerError] = Unavailable if response.status_code >= 500 else Invalid
-    kind = _BY_STATUS.get(response.status_code, kind)
-    if problem is not None:
-        kind = _BY_REASON.get(problem.reason, kind)
-    return kind(detail, status=response.status_code, problem=problem)
 
 
 class LedgerClient:

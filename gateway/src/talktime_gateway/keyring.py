@@ -1,4 +1,5 @@
-"""LiveKit keys per pool, mounted from the aggregate Secret: ``<namespace>.<pool>.json`` = ``{apiKey, apiSecret}``.
+"""LiveKit keys per pool, mounted from the aggregate Secret: ``<namespace>.<pool>.json`` = ``{apiKey, apiSecret}``
+and, while they are rotated, ``also`` = ``{<key>: <secret>}``.
 
 Those of a pool's fallback are in ``<namespace>.<pool>_fallback.json``.
 """
@@ -29,8 +30,9 @@ class KeyRing:
             if cached is not None and cached[0] == seen:
                 return cached[1]
             data = json.loads(path.read_text())
-            keys = SfuKeys(str(data["apiKey"]), str(data["apiSecret"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            also = tuple((str(key), str(secret)) for key, secret in (data.get("also") or {}).items())
+            keys = SfuKeys(str(data["apiKey"]), str(data["apiSecret"]), also)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         self._cache[name] = (seen, keys)
         return keys

@@ -61,9 +61,10 @@ class Word:
 
 def verified(keys: SfuKeys, body: bytes, authorization: str | None) -> WebhookEvent:
     """The event, if it was signed with these keys, not long ago, over exactly this body. Raises Problem 401."""
-    receiver = WebhookReceiver(TokenVerifier(keys.api_key, keys.api_secret))
+    token = (authorization or "").removeprefix("Bearer ")
+    receiver = WebhookReceiver(TokenVerifier(*keys.signer(token)))
     try:
-        return receiver.receive(body.decode(), (authorization or "").removeprefix("Bearer "))
+        return receiver.receive(body.decode(), token)
     except Exception as error:  # the library raises bare Exceptions, PyJWT's, protobuf's, binascii's and Unicode's
         raise refused() from error
 

@@ -84,6 +84,7 @@ class Operator:
             self._sfus,
             self._pushed,
             settings,
+            seed,
             self._pool_changed,
         )
         self._projects = Projects(

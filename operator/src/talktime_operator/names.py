@@ -20,6 +20,10 @@ DRAIN_ANNOTATION = "talktime.dev/drain"
 """On an SFU pod that drains: since when and why (pools/drain.py, Mark)."""
 TEMPLATE_ANNOTATION = "talktime.dev/template"
 """On an SFU pod: the fingerprint of the template it was made from."""
+RING_ANNOTATION = "talktime.dev/keys"
+"""On an SFU pod: the fingerprint of the LiveKit keys it was started with (pools/rotation.py)."""
+ROTATE_ANNOTATION = "talktime.dev/rotate-keys"
+"""On an SFUPool, by an SRE: another value asks for other LiveKit keys."""
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 Manifest = dict[str, Any]

@@ -18,6 +18,8 @@ from .names import (
     PAUSED_ANNOTATION,
     POOL_LABEL,
     PROJECT_LABEL,
+    RING_ANNOTATION,
+    ROTATE_ANNOTATION,
     TEMPLATE_ANNOTATION,
     Key,
     Manifest,
@@ -31,7 +33,8 @@ SpecModel = TypeVar("SpecModel", bound=Spec)
 
 @dataclass(frozen=True)
 class Resource(Generic[SpecModel]):
-    """One Project, SFUPool or RateCard, parsed. `spec` is None when it does not parse; `problem` says why."""
+    """One Project, SFUPool or RateCard, parsed. `spec` is None when it does not parse; `problem` says why.
+    `rotate_keys`: an SFUPool's request for other LiveKit keys."""
 
     key: Key
     uid: str
@@ -41,6 +44,7 @@ class Resource(Generic[SpecModel]):
     problem: str
     status: Mapping[str, Any]
     deleting: bool
+    rotate_keys: str = ""
 
     @classmethod
     def parse(cls, body: Mapping[str, Any], model: type[SpecModel]) -> Resource[SpecModel]:
@@ -60,6 +64,7 @@ class Resource(Generic[SpecModel]):
             problem=problem,
             status=_plain(body.get("status") or {}),
             deleting="deletionTimestamp" in meta,
+            rotate_keys=(meta.get("annotations") or {}).get(ROTATE_ANNOTATION, ""),
         )
 
 
@@ -76,7 +81,7 @@ def _plain(value: Any) -> Any:
 class SfuMarks:
     """What only SFU pods have. `slot`: the StatefulSet of its node; `drain`: the drain's mark as text; `drained`: its
     drain has ended; `homeless`: the scheduler finds no machine; `ends`: when a terminating pod is killed, RFC 3339;
-    `ports`: host ports by name, as it was started with."""
+    `ports`: host ports by name, as it was started with; `ring`: fingerprint of its LiveKit keys."""
 
     slot: str = ""
     template: str = ""
@@ -85,6 +90,7 @@ class SfuMarks:
     homeless: bool = False
     ends: str = ""
     ports: tuple[tuple[str, int], ...] = ()
+    ring: str = ""
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> SfuMarks:
@@ -106,6 +112,7 @@ class SfuMarks:
                 for port in container.get("ports") or ()
                 if port.get("name") and port.get("hostPort")
             ),
+            ring=annotations.get(RING_ANNOTATION, ""),
         )
 
 
@@ -125,7 +132,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class Pod:
-    """One pod of ours. `waiting` are (reason, message) of containers that do not start."""
+    """One pod of ours. `waiting` are (reason, message) of containers that do not start; `livekit`: the Secret that an
+    agent has its LiveKit's URL and keys from."""
 
     key: Key
     uid: str
@@ -141,6 +149,7 @@ class Pod:
     deletion_cost: str
     waiting: tuple[tuple[str, str], ...]
     sfu: SfuMarks = field(default_factory=lambda: SfuMarks())
+    livekit: str = ""
 
     @property
     def live(self) -> bool:
@@ -171,7 +180,16 @@ class Pod:
             deletion_cost=annotations.get("controller.kubernetes.io/pod-deletion-cost", ""),
             waiting=waiting,
             sfu=SfuMarks.parse(body) if labels.get(POOL_LABEL) else SfuMarks(),
+            livekit=_livekit_secret(body) if labels.get(PROJECT_LABEL) else "",
         )
+
+
+def _livekit_secret(body: Mapping[str, Any]) -> str:
+    for container in (body.get("spec") or {}).get("containers") or ():
+        for entry in container.get("env") or ():
+            if entry["name"] == "LIVEKIT_API_KEY":
+                return sys.intern(str(((entry.get("valueFrom") or {}).get("secretKeyRef") or {}).get("name", "")))
+    return ""
 
 
 @dataclass(frozen=True)

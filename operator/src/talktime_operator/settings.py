@@ -46,6 +46,9 @@ class OperatorSettings(BaseSettings):
     drain_settle: float = Field(
         30.0, description="A drained SFU node is believed to be empty only so long after gateways were told."
     )
+    keys_follow: float = Field(
+        900.0, description="Old LiveKit keys are kept so long after new ones are used: tokens handed out stay good."
+    )
     resync: float = Field(60.0, description="Every object is looked at again this often.")
     access_probe: float = Field(300.0, description="How often a deleted access Secret is noticed (and rotated).")
     scale_down_after: float = Field(30.0, description="Fewer replicas only after needing fewer for this long.")

@@ -140,6 +140,7 @@ class OperatorProcess:
             "TALKTIME_ACCESS_PROBE": "2",
             "TALKTIME_LEDGER_GRACE": "4",
             "TALKTIME_DRAIN_SETTLE": "2",
+            "TALKTIME_KEYS_FOLLOW": "3",
         }
 
     def start(self, **environment: str) -> None:

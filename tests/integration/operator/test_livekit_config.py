@@ -14,16 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 import yaml
 from talktime_ledger.resources.pool import SFUPoolSpec
 from talktime_operator.children.sfu_config import livekit_config
-from talktime_operator.children.sfu_keys import SfuKeys, build_sfu_keys
-from talktime_operator.names import Key, Owner
+from talktime_operator.children.sfu_keys import SfuKeys, entries, ring_entry
+from talktime_operator.names import Key
+from talktime_operator.pools.rotation import Keys, Pair, Stage, fingerprint
 from talktime_operator.sfu_health import parse_metrics
 
 KEY = Key("talktime", "eu")
-OWNER = Owner("talktime.dev/v1alpha1", "SFUPool", "eu", "u")
+OLD, NEW = (
+    Pair("APIabc", "a-secret-of-at-least-32-characters-long"),
+    Pair("APIxyz", "other-secret-of-32-characters-or-more"),
+)
 
 
 def _helpers() -> Any:
@@ -71,9 +76,8 @@ def test_livekit_server_starts_with_it(tmp_path: Path) -> None:
             "redis": {"address": f"127.0.0.1:{redis}"},
         }
     )
-    keys = build_sfu_keys(KEY, OWNER, SfuKeys("APIabc", "a-secret-of-at-least-32-characters-long", "pw-of-redis"))
     key_file = tmp_path / "keys.yaml"
-    key_file.write_text(keys["stringData"]["keys.yaml"])
+    key_file.write_text(entries(SfuKeys(Keys(OLD), "pw-of-redis"))["keys.yaml"])
     key_file.chmod(0o440)
     config = yaml.safe_dump({**livekit_config(KEY, spec), "key_file": str(key_file)})
     redis_args = [helpers.binary("redis-server"), "--port", str(redis), "--bind", "127.0.0.1", "--save", ""]
@@ -90,6 +94,37 @@ def test_livekit_server_starts_with_it(tmp_path: Path) -> None:
             assert rooms == 0
             assert "127.0.0.1" in log.read_text()
             assert "a-secret-of" not in log.read_text()
+
+
+def test_a_node_of_a_rotation_takes_both_pairs_and_the_next_one_only_the_new(tmp_path: Path) -> None:
+    """What each stage's key file makes of the real server; a room service call with a pair's signature is the judge."""
+    helpers = _helpers()
+    data = entries(SfuKeys(Keys(NEW, OLD, Stage.MOVING)))
+    got = {}
+    for name, ring in (("before", (OLD,)), ("both", (OLD, NEW)), ("after", (NEW,))):
+        http, tcp, udp, metrics = (helpers.free_port() for _ in range(4))
+        network = {"ports": {"http": http, "tcp": tcp, "udp": udp, "metrics": metrics}}
+        config = livekit_config(KEY, SFUPoolSpec.model_validate({"network": network}))
+        del config["redis"]
+        key_file = tmp_path / f"{name}.yaml"
+        key_file.write_text(data[ring_entry(fingerprint(ring))])
+        key_file.chmod(0o440)
+        environment = {
+            "LIVEKIT_CONFIG": yaml.safe_dump({**config, "key_file": str(key_file)}),
+            "LIVEKIT_WEBHOOK_API_KEY": ring[0].api_key,
+        }
+        log = tmp_path / f"{name}.log"
+        with process([helpers.binary("livekit-server"), "--node-ip=127.0.0.1"], log, **environment):
+            until(f"http://127.0.0.1:{http}/", log)
+            got[name] = tuple(_room_service(http, pair) for pair in (OLD, NEW))
+    assert got == {"before": (200, 401), "both": (200, 200), "after": (401, 200)}
+
+
+def _room_service(http: int, pair: Pair) -> int:
+    claims = {"iss": pair.api_key, "exp": int(time.time()) + 60, "video": {"roomList": True}}
+    headers = {"Authorization": f"Bearer {jwt.encode(claims, pair.api_secret, 'HS256')}"}
+    url = f"http://127.0.0.1:{http}/twirp/livekit.RoomService/ListRooms"
+    return httpx.post(url, json={}, headers=headers, trust_env=False).status_code
 
 
 def _wait_port(port: int) -> None:

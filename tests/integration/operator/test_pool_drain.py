@@ -3,8 +3,11 @@ and livekit-server are played by `House`, which also writes down every pod that 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.server
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +16,13 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+import yaml
 
 RELEASE = "talktime"
 POOLS = f"/apis/talktime.dev/v1alpha1/namespaces/{RELEASE}/sfupools"
 SETS = f"/apis/apps/v1/namespaces/{RELEASE}/statefulsets"
 PODS = f"/api/v1/namespaces/{RELEASE}/pods"
+SECRETS = f"/api/v1/namespaces/{RELEASE}/secrets"
 SFU = "labelSelector=app.kubernetes.io/component%3Dsfu"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 NOW = {"gracePeriodSeconds": 0}
@@ -402,3 +407,83 @@ def test_a_pool_of_an_older_version_is_moved_node_by_node(house: House, api: htt
         assert [s["metadata"]["name"] for s in house.sets()] == ["sfu-eu-0"]
     finally:
         api.patch(f"{SETS}/sfu-eu", headers=MERGE, content=json.dumps({"metadata": {"finalizers": None}}))
+
+
+class Vault:
+    """What stands in the Secrets of the pool, and which LiveKit keys its nodes were started with."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self.port = house.http
+
+    def read(self, name: str) -> dict[str, str]:
+        answer = self._house.api.get(f"{SECRETS}/{name}")
+        data = answer.json().get("data") or {}
+        return {k: base64.b64decode(v).decode() for k, v in data.items()}
+
+    def gateways(self) -> dict[str, Any]:
+        return dict(json.loads(self.read("talktime-sfu-keys")[f"{RELEASE}.eu.json"]))
+
+    def nodes(self) -> list[set[str]]:
+        """Key names in the file of each node."""
+        data = self.read("sfu-eu-keys")
+        rings = [p["metadata"]["annotations"]["talktime.dev/keys"] for p in self._house.pods()]
+        return [set(yaml.safe_load(data[f"ring-{ring}.yaml"])) for ring in rings]
+
+
+def test_other_keys_cut_nobody_whoever_is_restarted_meanwhile(house: House, operator: Any) -> None:
+    house.make_pool(replicas=2)
+    vault = Vault(house)
+    old = vault.gateways()["apiKey"]
+    assert vault.nodes() == [{old}, {old}]
+    agent = {
+        "metadata": {
+            "name": f"agent-{time.monotonic_ns()}",
+            "labels": {
+                "app.kubernetes.io/managed-by": "talktime",
+                "app.kubernetes.io/component": "agent",
+                "talktime.dev/project": "study",
+            },
+        },
+        "spec": {"containers": [{"name": "agent", "image": "x", "env": [_key_of(vault)]}]},
+    }
+    pods = "/api/v1/namespaces/default/pods"
+    house.api.post(pods, json=agent).raise_for_status()
+    house.talks_on = 3.0
+    house.holds(a=1, b=2)
+    house.api.delete(f"{SECRETS}/sfu-eu-keys").raise_for_status()
+    until(lambda: house.condition("RotatingKeys").get("reason") == "AddingKey")
+    assert vault.gateways()["apiKey"] == old
+    until(lambda: any(len(ring) == 2 for ring in vault.nodes()))
+    operator.stop(signal.SIGKILL)
+    operator.start()
+    seen: set[str] = set()
+
+    def moved() -> bool:
+        """Whatever gateways sign with, every node knows it."""
+        signs = vault.gateways()["apiKey"]
+        seen.add(signs)
+        assert all(signs in ring for ring in vault.nodes())
+        return house.condition("RotatingKeys").get("reason") == "MovingClients"
+
+    until(moved, 120)
+    new = vault.gateways()
+    assert (new["apiKey"] != old, list(new["also"])) == (True, [old])
+    assert vault.nodes() == [{old, new["apiKey"]}] * 2
+    time.sleep(5)  # longer than handed out tokens are kept: an agent still has the old pair
+    assert house.condition("RotatingKeys")["reason"] == "MovingClients"
+    house.api.request("DELETE", f"{pods}/{agent['metadata']['name']}", json=NOW)
+    until(lambda: house.condition("RotatingKeys").get("reason") == "RetiringKey")
+    until(lambda: house.condition("RotatingKeys").get("reason") == "KeysSettled", 120)
+    assert vault.nodes() == [{new["apiKey"]}] * 2
+    until(lambda: "also" not in vault.gateways())
+    assert house.cut() == []
+
+
+def _key_of(vault: Vault) -> dict[str, Any]:
+    """How an agent of Project `study` that was started with the pool's present pair refers to it."""
+    data = vault.read("sfu-eu-keys")
+    url = f"ws://sfu-eu.{RELEASE}.svc:{vault.port}"
+    text = "\0".join((url, data["api-key"], data["api-secret"]))
+    name = f"study-livekit-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    return {"name": "LIVEKIT_API_KEY", "valueFrom": {"secretKeyRef": {"name": name, "key": "api-key"}}}

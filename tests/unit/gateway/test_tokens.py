@@ -59,6 +59,14 @@ def test_an_old_participant_token_proves_who_asks_again_even_when_expired() -> N
     assert previous_identity(KEYS, participant_token(KEYS, ROOM, "participant-1", "", -60), ROOM) == "participant-1"
 
 
+def test_a_token_of_the_pair_before_still_proves_it_while_keys_are_rotated() -> None:
+    token = participant_token(KEYS, ROOM, "participant-1", "", 600)
+    assert previous_identity(SfuKeys("APInew", "n" * 40, (("APIkey", "s" * 40),)), token, ROOM) == "participant-1"
+    for others in ((), (("APIkey", "x" * 40),)):
+        with pytest.raises(PreviousTokenInvalid):
+            previous_identity(SfuKeys("APInew", "n" * 40, others), token, ROOM)
+
+
 @pytest.mark.parametrize(
     "token",
     [

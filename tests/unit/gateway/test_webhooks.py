@@ -50,6 +50,12 @@ def test_what_the_pool_signed_is_believed() -> None:
     assert (got.event, got.participant.sid) == ("participant_left", "PA_1")
 
 
+def test_a_node_that_still_signs_with_the_pair_before_is_believed_while_keys_are_rotated() -> None:
+    rotated = SfuKeys("APInew", "n" * 40, (("APIkey", "s" * 40),))
+    assert verified(rotated, BODY, signed(BODY)).event == "participant_left"
+    assert verified(rotated, BODY, signed(BODY, rotated)).event == "participant_left"
+
+
 @pytest.mark.parametrize(
     ("body", "authorization"),
     [

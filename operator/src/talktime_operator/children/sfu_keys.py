@@ -5,24 +5,45 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from talktime_operator import names
 from talktime_operator.names import Key, Manifest, Owner
+from talktime_operator.pools.rotation import Keys, Pair
 
 AGGREGATE = "talktime-sfu-keys"
+STATE = "rotation.json"
+"""Entry of a pool's Secret: where a rotation of its keys stands."""
 
 
 @dataclass(frozen=True)
 class SfuKeys:
-    """One pool's LiveKit key pair, and the password of its embedded Redis."""
+    """One pool's LiveKit key pairs, and the password of its embedded Redis."""
 
-    api_key: str
-    api_secret: str
-    redis_password: str
+    keys: Keys
+    redis_password: str = field(default="", repr=False)
 
 
-def build_sfu_keys(key: Key, owner: Owner, keys: SfuKeys) -> Manifest:
+def ring_entry(ring: str) -> str:
+    """The key file for nodes of that ring. An entry each: a node restarted in place must find the pairs it had."""
+    return f"ring-{ring}.yaml"
+
+
+def entries(pool: SfuKeys) -> dict[str, str]:
+    """What stands in a pool's Secret."""
+    active = pool.keys.active
+    return {
+        "api-key": active.api_key,
+        "api-secret": active.api_secret,
+        # Of nodes of older versions.
+        "keys.yaml": _key_file(pool.keys.ring),
+        **{ring_entry(ring): _key_file(pairs) for ring, pairs in pool.keys.rings.items()},
+        "redis-password": pool.redis_password,
+        STATE: pool.keys.render(),
+    }
+
+
+def build_sfu_keys(key: Key, owner: Owner, pool: SfuKeys) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -30,30 +51,29 @@ def build_sfu_keys(key: Key, owner: Owner, keys: SfuKeys) -> Manifest:
             Key(key.namespace, f"{names.sfu(key.name)}-keys"), names.pool_labels(key.name, "keys"), owner
         ),
         "type": "Opaque",
-        "stringData": {
-            "api-key": keys.api_key,
-            "api-secret": keys.api_secret,
-            # The key file livekit-server reads.
-            "keys.yaml": f"{keys.api_key}: {keys.api_secret}\n",
-            "redis-password": keys.redis_password,
-        },
+        # `data` and not `stringData`: only then does an apply remove the entries of rings that are gone.
+        "data": {name: base64.b64encode(text.encode()).decode() for name, text in entries(pool).items()},
     }
 
 
-def build_aggregate(namespace: str, pools: Mapping[Key, SfuKeys]) -> Manifest:
+def build_aggregate(namespace: str, pools: Mapping[Key, Keys]) -> Manifest:
     """Mounted by the gateway; without an owner because it spans pools."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": names.metadata(Key(namespace, AGGREGATE), dict(names.MANAGED_BY), None),
         "type": "Opaque",
-        # `data` and not `stringData`: only then does an apply remove the entry of a pool that is gone.
-        "data": {
-            f"{key.namespace}.{key.name}.json": _encoded({"apiKey": k.api_key, "apiSecret": k.api_secret})
-            for key, k in sorted(pools.items())
-        },
+        "data": {f"{key.namespace}.{key.name}.json": _encoded(keys) for key, keys in sorted(pools.items())},
     }
 
 
-def _encoded(value: Mapping[str, str]) -> str:
-    return base64.b64encode(json.dumps(value).encode()).decode()
+def _key_file(pairs: tuple[Pair, ...]) -> str:
+    return "".join(f"{p.api_key}: {p.api_secret}\n" for p in pairs)
+
+
+def _encoded(keys: Keys) -> str:
+    """`also`: pairs that are not signed with now, and whose signatures count."""
+    value: dict[str, object] = {"apiKey": keys.active.api_key, "apiSecret": keys.active.api_secret}
+    if keys.other is not None:
+        value["also"] = {keys.other.api_key: keys.other.api_secret}
+    return base64.b64encode(json.dumps(value, sort_keys=True).encode()).decode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Literal
 
 from talktime_ledger.resources.pool import SFUPoolSpec
@@ -18,6 +19,7 @@ from talktime_operator.names import Key, Manifest, Owner
 
 from . import pod_security
 from .sfu_config import config_text
+from .sfu_keys import ring_entry
 
 # livekit-server polls every 5 s whether its last participant has left.
 GRACE_MARGIN = 30
@@ -27,6 +29,13 @@ QUICK = 5
 """Seconds between SIGTERM and SIGKILL of a node that no longer answers: its clients wait for the restart."""
 
 
+@dataclass(frozen=True)
+class Mounts:
+    """What a node gets beside the spec. `ring`: the fingerprint of the LiveKit keys it accepts."""
+
+    ring: str = ""
+
+
 def build_sfu_statefulset(
     key: Key,
     owner: Owner,
@@ -34,11 +43,12 @@ def build_sfu_statefulset(
     slot: str,
     image: str,
     pull_policy: Literal["Always", "IfNotPresent", "Never"],
+    mounts: Mounts = Mounts(),
 ) -> Manifest:
     """The node called `slot` (`names.sfu_node`)."""
     own = {names.NODE_LABEL: slot}
     labels = names.pool_labels(key.name) | own
-    template = _pod(key, spec, image, pull_policy)
+    template = _pod(key, spec, image, pull_policy, mounts)
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -54,7 +64,8 @@ def build_sfu_statefulset(
                 "metadata": {
                     "labels": labels,
                     "annotations": {
-                        names.TEMPLATE_ANNOTATION: template_digest(key, spec, image, pull_policy),
+                        names.TEMPLATE_ANNOTATION: template_digest(key, spec, image, pull_policy, mounts),
+                        names.RING_ANNOTATION: mounts.ring,
                         "prometheus.io/scrape": "true",
                         "prometheus.io/port": str(spec.network.ports.metrics),
                         "prometheus.io/path": "/metrics",
@@ -67,16 +78,20 @@ def build_sfu_statefulset(
 
 
 def template_digest(
-    key: Key, spec: SFUPoolSpec, image: str, pull_policy: Literal["Always", "IfNotPresent", "Never"]
+    key: Key,
+    spec: SFUPoolSpec,
+    image: str,
+    pull_policy: Literal["Always", "IfNotPresent", "Never"],
+    mounts: Mounts = Mounts(),
 ) -> str:
     """Fingerprint of what a node runs; a pod with another one is outdated. The grace is not in it: the operator keeps
     the deadline itself, so changing it is no reason to drain."""
-    template = _pod(key, spec, image, pull_policy)
+    template = _pod(key, spec, image, pull_policy, mounts)
     del template["terminationGracePeriodSeconds"]
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _pod(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Manifest:
+def _pod(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str, mounts: Mounts) -> Manifest:
     labels = names.pool_labels(key.name)
     return {
         "hostNetwork": True,
@@ -111,7 +126,7 @@ def _pod(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Manifest:
                     "secretName": f"{names.sfu(key.name)}-keys",
                     # livekit-server refuses a key file that others may read.
                     "defaultMode": 0o440,
-                    "items": [{"key": "keys.yaml", "path": "keys.yaml"}],
+                    "items": [{"key": ring_entry(mounts.ring) if mounts.ring else "keys.yaml", "path": "keys.yaml"}],
                 },
             },
         ],

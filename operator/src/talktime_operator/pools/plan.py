@@ -21,7 +21,7 @@ from talktime_operator.children.sfu_services import (
     in_cluster_url,
     public_url,
 )
-from talktime_operator.children.sfu_statefulset import build_sfu_statefulset, template_digest
+from talktime_operator.children.sfu_statefulset import Mounts, build_sfu_statefulset, template_digest
 from talktime_operator.conditions import Finding, PoolView
 from talktime_operator.names import Key, Manifest, Owner
 from talktime_operator.observed import Child, Pod, Resource
@@ -46,7 +46,8 @@ class Images:
 @dataclass(frozen=True)
 class Seen:
     """Everything a plan for one pool looks at. `nodes`: health by pod uid; `others`: the other pools that parse;
-    `leaving` and `told` as in pools/nodes.py; `evidence`: its health by rounds, `second`: its fallback."""
+    `leaving` and `told` as in pools/nodes.py; `evidence`: its health by rounds, `second`: its fallback;
+    `mounts`: what nodes get beside the spec, `rotation`: what is said of its keys."""
 
     resource: Resource[SFUPoolSpec]
     spec: SFUPoolSpec
@@ -61,6 +62,8 @@ class Seen:
     settle: float = drain.SETTLE
     evidence: Evidence = field(default_factory=Evidence)
     second: switching.Second = field(default_factory=switching.Second)
+    mounts: Mounts = field(default_factory=Mounts)
+    rotation: Finding | None = None
 
     @property
     def owner(self) -> Owner:
@@ -93,7 +96,7 @@ def plan(seen: Seen) -> Plan:
         build_signal_service(key, owner, spec),
         build_sfu_disruption_budget(key, owner),
         *(
-            build_sfu_statefulset(key, owner, spec, slot, images.sfu, images.pull_policy)
+            build_sfu_statefulset(key, owner, spec, slot, images.sfu, images.pull_policy, seen.mounts)
             for slot in (*steps.keep, *_new_slots(seen, steps.add))
         ),
     ]
@@ -162,7 +165,7 @@ def _wanted(seen: Seen, live: Sequence[Pod]) -> int:
 
 
 def _drain(seen: Seen, wanted: int) -> drain.Decision:
-    template = template_digest(seen.resource.key, seen.spec, seen.images.sfu, seen.images.pull_policy)
+    template = template_digest(seen.resource.key, seen.spec, seen.images.sfu, seen.images.pull_policy, seen.mounts)
     return drain.decide(
         wanted,
         seen.spec.replicas is not None,
@@ -217,6 +220,7 @@ def _findings(
         else Finding("MetricsFresh", "Unknown", "LoadUnknown", "the number of nodes is kept")
     )
     findings = [healthy, auto, fresh, draining(steps), port_clash(spec, seen.others), *turn.findings]
+    findings += [seen.rotation] if seen.rotation is not None else []
     return [switching.ready(turn.view), *findings]
 
 

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 import logging
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from talktime_ledger.client import LedgerError
 from talktime_ledger.resources.kinds import GROUP, VERSION
 from talktime_ledger.resources.pool import FallbackMode, SFUPoolSpec
 
-from talktime_operator import names
 from talktime_operator.applier import Applier
 from talktime_operator.children.livekit_secret import LiveKitAccess
-from talktime_operator.children.sfu_keys import AGGREGATE, SfuKeys, build_aggregate, build_sfu_keys
 from talktime_operator.children.sfu_services import in_cluster_url
+from talktime_operator.children.sfu_statefulset import Mounts
 from talktime_operator.cluster import Cluster
 from talktime_operator.conditions import PoolView
-from talktime_operator.kube import Kube, digest
+from talktime_operator.kube import Kube
 from talktime_operator.ledger_sync import LedgerSync
-from talktime_operator.names import HASH_ANNOTATION, Key, Owner
+from talktime_operator.names import Key, Owner
 from talktime_operator.observed import Pod, Resource
 from talktime_operator.pools.draining import Drains
 from talktime_operator.pools.fallback_keys import FallbackKeys, Standby
 from talktime_operator.pools.plan import Images, Seen, plan, plan_invalid, plan_wrong_namespace
+from talktime_operator.pools.pool_keys import PoolKeys
+from talktime_operator.pools.rotation import Keys, Pair, Users, fingerprint
 from talktime_operator.pushed import Pushed
 from talktime_operator.settings import OperatorSettings
 from talktime_operator.sfu_health import SfuHealth
@@ -48,6 +47,7 @@ class Pools:
         health: SfuHealth,
         pushed: Pushed,
         settings: OperatorSettings,
+        seed: bytes,
         dependents_changed: Callable[[Key], None],
     ) -> None:
         self._cluster = cluster
@@ -59,10 +59,9 @@ class Pools:
         self._settings = settings
         self._dependents_changed = dependents_changed
         self._drains = Drains(kube)
-        self._keys: dict[Key, SfuKeys] = {}
+        self._keys = PoolKeys(kube, seed, timedelta(seconds=settings.keys_follow))
         self._views: dict[Key, PoolView] = {}
         self._fallbacks = FallbackKeys(kube)
-        self._aggregate = ""
 
     def judged(self, key: Key) -> bool:
         """False only for the moment between a start and the first look at an existing pool."""
@@ -74,10 +73,10 @@ class Pools:
         if resource is None:
             return None, None
         view = self._views.get(key, PoolView("unknown", "SelfHosted", "not looked at yet"))
-        keys = self._keys.get(key)
+        keys = self._keys.of(key)
         if keys is None or resource.spec is None:
             return view, None
-        return view, LiveKitAccess(in_cluster_url(key, resource.spec), keys.api_key, keys.api_secret)
+        return view, _access(in_cluster_url(key, resource.spec), keys.active)
 
     def standby(self, key: Key) -> Standby | None:
         """The fallback's LiveKit and how many agents of a Project are kept there; None when it cannot be used."""
@@ -91,8 +90,8 @@ class Pools:
 
     def keys(self, key: Key) -> tuple[str, str] | None:
         """API key and secret of the pool's own nodes."""
-        keys = self._keys.get(key)
-        return None if keys is None else (keys.api_key, keys.api_secret)
+        keys = self._keys.of(key)
+        return None if keys is None else (keys.active.api_key, keys.active.api_secret)
 
     def fallback(self, key: Key) -> LiveKitAccess | None:
         """The second LiveKit, when its URL and keys are known."""
@@ -107,14 +106,19 @@ class Pools:
         now = datetime.now(UTC)
         before = self.view(key), self.standby(key)
         sfus: tuple[Pod, ...] = ()
+        look = 0.0
         if resource.spec is None:
             planned = plan_invalid(resource, now)
         elif key.namespace != self._settings.namespace:
             planned = plan_wrong_namespace(resource, self._settings.namespace, now)
         else:
             second = await self._fallbacks.look(key, resource.spec)
-            await self._ensure_keys(resource)
             sfus = self._drains.as_written(p for p in self._cluster.pods_of_pool(key) if p.component == "sfu")
+            turn = await self._keys.advance(
+                key, _owner(resource), resource.rotate_keys, lambda keys: self._users(resource, sfus, keys), now
+            )
+            look = turn.again
+            await self._write_aggregate()
             planned = plan(
                 Seen(
                     resource=resource,
@@ -136,6 +140,8 @@ class Pools:
                     settle=self._settings.drain_settle,
                     evidence=self._health.evidence(key),
                     second=second,
+                    mounts=Mounts(ring=fingerprint(turn.keys.ring)),
+                    rotation=turn.finding,
                 )
             )
         self._views[key] = planned.view
@@ -143,7 +149,7 @@ class Pools:
         await self._drains.mark(_owner(resource), key, sfus, planned.drain, now)
         if (self.view(key), self.standby(key)) != before:
             self._dependents_changed(key)
-        retry = min((s for s in (planned.drain.again, planned.again) if s > 0), default=0.0)
+        retry = min((s for s in (planned.drain.again, planned.again, look) if s > 0), default=0.0)
         if planned.push is not None:
             await self._pushed.remember("pool", key)
             try:
@@ -157,44 +163,37 @@ class Pools:
         rest = await self._applier.write_status(_owner(resource), key, resource.status, planned.status)
         return min((s for s in (retry, rest) if s > 0), default=0.0)
 
-    async def _ensure_keys(self, resource: Resource[SFUPoolSpec]) -> None:
-        key = resource.key
-        if key not in self._keys:
-            where = Key(key.namespace, f"{names.sfu(key.name)}-keys")
-            body = await self._kube.get("Secret", where)
-            if body is None:
-                fresh = SfuKeys("API" + secrets.token_hex(8), secrets.token_urlsafe(32), secrets.token_urlsafe(24))
-                if not await self._kube.create(build_sfu_keys(key, _owner(resource), fresh)):
-                    body = await self._kube.get("Secret", where)
-                self._keys[key] = fresh
-            if body is not None:
-                data = {k: base64.b64decode(v).decode() for k, v in (body.get("data") or {}).items()}
-                self._keys[key] = SfuKeys(data["api-key"], data["api-secret"], data.get("redis-password", ""))
-        await self._write_aggregate()
+    def _users(self, resource: Resource[SFUPoolSpec], sfus: tuple[Pod, ...], keys: Keys) -> Users:
+        """Who uses which of the pool's keys. An agent pod is known by the Secret it was started with."""
+        key, agents = resource.key, 0
+        if keys.other is not None and resource.spec is not None:
+            url = in_cluster_url(key, resource.spec)
+            mine = {p.key for p in self._cluster.projects() if p.spec and p.spec.media.pool_ref.name == key.name}
+            for pod in self._cluster.pods("project"):
+                if pod.phase in ("Succeeded", "Failed") or pod.component != "agent":
+                    continue
+                old = pod.livekit == _access(url, keys.other).secret_name(pod.project)
+                new = pod.livekit == _access(url, keys.active).secret_name(pod.project)
+                agents += old or (Key(pod.key.namespace, pod.project) in mine and not new)
+        rings = [p.sfu.ring for p in sfus if p.phase not in ("Succeeded", "Failed")]
+        return Users(rings, len(self._cluster.nodes_of_pool(key)), agents)
 
     async def _write_aggregate(self) -> None:
-        """One Secret for the gateway, written when it differs. Complete only when every pool's keys are known."""
+        """Complete only when every pool's keys are known."""
         pools = {p.key: p.spec for p in self._cluster.pools() if p.key.namespace == self._settings.namespace}
-        if any(key not in self._keys or not self._fallbacks.looked(key, spec) for key, spec in pools.items()):
+        known = {key: keys for key in pools if (keys := self._keys.of(key)) is not None}
+        if any(key not in known or not self._fallbacks.looked(key, spec) for key, spec in pools.items()):
             return
-        keys = {key: self._keys[key] for key in pools}
         for key in pools:
             if (access := self._fallbacks.access(key)) is not None:
                 name = Key(key.namespace, key.name + FALLBACK_SUFFIX)
-                keys[name] = SfuKeys(access.api_key, access.api_secret, "")
-        manifest = build_aggregate(self._settings.namespace, keys)
-        wanted = digest(manifest)
-        if not self._aggregate:
-            body = await self._kube.get("Secret", Key(self._settings.namespace, AGGREGATE))
-            self._aggregate = ((body or {}).get("metadata", {}).get("annotations") or {}).get(HASH_ANNOTATION, "")
-        if self._aggregate != wanted:
-            await self._kube.apply(manifest)
-            self._aggregate = wanted
+                known[name] = Keys(Pair(access.api_key, access.api_secret))
+        await self._keys.write_aggregate(self._settings.namespace, known)
 
     async def _gone(self, key: Key) -> float:
         if await self._kube.get("SFUPool", key) is not None:
             return RETRY_LEDGER
-        self._keys.pop(key, None)
+        self._keys.forget(key)
         self._fallbacks.forget(key)
         self._views.pop(key, None)
         self._drains.silent(key)
@@ -211,3 +210,7 @@ class Pools:
 
 def _owner(resource: Resource[SFUPoolSpec]) -> Owner:
     return Owner(f"{GROUP}/{VERSION}", "SFUPool", resource.key.name, resource.uid)
+
+
+def _access(url: str, pair: Pair) -> LiveKitAccess:
+    return LiveKitAccess(url, pair.api_key, pair.api_secret)

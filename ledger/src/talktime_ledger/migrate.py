@@ -29,6 +29,15 @@ def head() -> str:
     return ScriptDirectory.from_config(config()).get_current_head() or ""
 
 
+def suffices(revision: str | None) -> bool:
+    """Whether this code can work on a schema of that revision: its own or a later one.
+
+    Revisions are numbered with four digits, and each only adds to what the release before it reads: while an upgrade
+    rolls, and after `helm rollback`, older replicas go on with the newer schema.
+    """
+    return (revision or "") >= head()
+
+
 def migrate(database_url: str, revision: str = "head") -> None:
     """Upgrades (blocking; must not run inside an event loop)."""
     command.upgrade(config(database_url), revision)

@@ -9,6 +9,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from talktime_ledger.migrate import head
+
 # Any constant of our own; taken for the length of the transaction.
 LOCK = 7_426_001
 
@@ -17,6 +19,8 @@ def _migrate(connection: Connection) -> None:
     context.configure(connection=connection, transactional_ddl=True)
     with context.begin_transaction():
         connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+        if (context.get_context().get_current_revision() or "") > head():
+            return  # this release is older than the schema (a rollback): the schema stays
         context.run_migrations()
 
 

@@ -25,6 +25,8 @@ from .tables import Output
 from .terminal import OutputOption, PlacesOption, examples, show
 
 KEY = "OPENAI_ADMIN_KEY"
+# The ledger gives a bill of a large installation 90 s.
+SETTLING_SEC = 95.0
 EXAMPLES = examples(
     "talktime reconcile costs-page-1.json costs-page-2.json --dry-run",
     "talktime reconcile gcp-export.jsonl --final",
@@ -94,7 +96,9 @@ def reconcile(
             ],
         }
     )
-    report = remote.ask(Settings(), lambda client: client.settle_invoice(push))
+    settings = Settings()
+    patient = settings.model_copy(update={"timeout_sec": max(settings.timeout_sec, SETTLING_SEC)})
+    report = remote.ask(patient, lambda client: client.settle_invoice(push))
     show(settlement_tables(report, places), output, report.model_dump(mode="json"), verdict(report, places))
 
 

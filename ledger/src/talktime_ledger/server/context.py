@@ -22,7 +22,7 @@ from talktime_ledger.server.renewals import Renewals
 from talktime_ledger.server.sealing import Sealer
 from talktime_ledger.server.settings import Settings
 from talktime_ledger.server.steady import Steady
-from talktime_ledger.store.database import Connection, Pool
+from talktime_ledger.store.database import Connection, Pool, snapshot
 from talktime_ledger.store.projects import Projects
 from talktime_ledger.wire import ProblemReason
 
@@ -55,6 +55,12 @@ class Ledger:
     async def transaction(self) -> AsyncIterator[Connection]:
         """One transaction; committed synchronously before the answer is sent."""
         async with self.pool.acquire(timeout=5) as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A transaction whose queries all see the same moment; it writes nothing."""
+        async with self.pool.acquire(timeout=5) as connection, snapshot(connection):
             yield connection
 
     async def racing(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:

@@ -75,7 +75,7 @@ async def spend(
     require(caller, Role.CONSOLE, Role.OPERATOR)
     keys = _keys(by, GROUPS)
     begin, end = _day("from", since), _day("to", to)
-    async with parts.transaction() as connection:
+    async with parts.reading() as connection:
         rows = await rollups.spend(connection, keys, namespace, project, begin, end)
     return SpendReport(rows=tuple(SpendRow.model_validate(dict(row)) for row in rows))
 
@@ -96,7 +96,7 @@ async def transport(
     require(caller, Role.CONSOLE, Role.OPERATOR)
     keys = _keys(by, KEYS)
     begin, end = moment(since), moment(to)
-    async with parts.transaction() as connection:
+    async with parts.reading() as connection:
         rows = await presence(connection, keys, namespace, project, begin, end)
     return TransportReport(rows=tuple(TransportRow.model_validate(dict(row)) for row in rows))
 

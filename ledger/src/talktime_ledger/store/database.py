@@ -46,3 +46,8 @@ async def connect(url: str) -> Connection:
     connection = await asyncpg.connect(url, timeout=5, command_timeout=10)
     await _prepare(connection)
     return connection
+
+
+def snapshot(connection: Connection) -> Any:
+    """A transaction for reports: all its queries see the same moment, and it writes nothing."""
+    return connection.transaction(isolation="repeatable_read", readonly=True)

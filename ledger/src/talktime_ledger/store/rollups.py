@@ -83,8 +83,12 @@ async def spend(
     since: datetime | None,
     until: datetime | None,
 ) -> Sequence[Record]:
-    """Sums per Project and `keys` (of day, provider, model) of the UTC days since..until (exclusive)."""
-    after = "(SELECT through FROM rollup_mark)"
+    """Sums per Project and `keys` (of day, provider, model) of the UTC days since..until (exclusive).
+
+    Call it in a transaction that sees one moment throughout (`database.snapshot`): a roll-up in between would count
+    twice. The mark goes into the query as a number, for the planner to see how little lies behind it.
+    """
+    through = await connection.fetchval("SELECT through FROM rollup_mark")
     columns = ", ".join((*KEYS, *COUNTED))
     names = ", ".join(("namespace", "project", *keys))
     shown = "".join(f", to_char(x.day, 'YYYY-MM-DD') AS {key}" if key == "day" else f", x.{key}" for key in keys)
@@ -95,8 +99,8 @@ async def spend(
                             WHERE ($1::text IS NULL OR namespace = $1) AND ($2::text IS NULL OR name = $2)),
                  x AS (SELECT {columns} FROM spend_daily WHERE project_id IN (SELECT id FROM wanted)
                          AND ($3::date IS NULL OR day >= $3) AND ($4::date IS NULL OR day < $4)
-                       UNION ALL SELECT * FROM ({_MONEY.format(after=after, more="")}) money
-                       UNION ALL SELECT * FROM ({_SESSIONS.format(which=f"s.closed_tx >= {after}")}) closed
+                       UNION ALL SELECT * FROM ({_MONEY.format(after="$5", more="")}) money
+                       UNION ALL SELECT * FROM ({_SESSIONS.format(which="s.closed_tx >= $5")}) closed
                        UNION ALL SELECT * FROM ({_SESSIONS.format(which="s.state = 'open'")}) open)
             SELECT w.namespace, w.name AS project{shown}, {sums} FROM x JOIN wanted w ON w.id = x.project_id
             WHERE ($3::date IS NULL OR x.day >= $3) AND ($4::date IS NULL OR x.day < $4)
@@ -105,5 +109,6 @@ async def spend(
         project,
         since.date() if since else None,
         until.date() if until else None,
+        through,
     )
     return found

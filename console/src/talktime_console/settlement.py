@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from talktime_ledger.core.money import shown
+from talktime_ledger.core.money import ZERO, shown
 from talktime_ledger.wire.invoices import InvoiceGroup, InvoiceReport
 
 from .tables import Column, Table
@@ -27,6 +27,8 @@ def settlement_tables(report: InvoiceReport, places: int) -> list[Table]:
         )
     if report.not_billed:
         tables.append(_groups("not_billed", "On our books, not on the bill", report.not_billed, places))
+    if report.allowances:
+        tables.append(_allowances(report, places))
     if report.foreign:
         tables.append(
             Table(
@@ -49,6 +51,8 @@ def verdict(report: InvoiceReport, places: int) -> list[str]:
     ]
     if report.alert:
         lines.append("ALERT: estimate and bill differ by more than 1 %; see the variances by meter.")
+    if worth := sum((one.worth for one in report.allowances), ZERO):
+        lines.append(f"The account's free quota may take up to {shown(worth, places)} USD off the bill.")
     if report.unattributed:
         lines.append(
             f"{shown(report.unattributed, places)} USD were billed on days without a session of ours: posted to nobody."
@@ -95,6 +99,31 @@ def _groups(name: str, title: str, groups: Iterable[InvoiceGroup], places: int) 
         for one in groups
     )
     return Table(name, title, columns, rows)
+
+
+def _allowances(report: InvoiceReport, places: int) -> Table:
+    columns = (
+        Column("model", "MODEL"),
+        Column("meter", "METER"),
+        Column("since", "FROM"),
+        Column("until", "TO"),
+        Column("free", "FREE", right=True),
+        Column("ours", "OURS", right=True),
+        _usd("worth", "WORTH USD"),
+    )
+    rows = tuple(
+        (
+            one.model,
+            one.meter.value,
+            one.since.isoformat(),
+            one.until.isoformat(),
+            one.quantity,
+            one.ours,
+            shown(one.worth, places),
+        )
+        for one in report.allowances
+    )
+    return Table("allowances", "Free quota of the account (in no session's price)", columns, rows)
 
 
 def _variances(report: InvoiceReport, places: int) -> Table:

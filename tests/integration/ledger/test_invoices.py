@@ -9,11 +9,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from talktime_console.settlement import settlement_tables, verdict
 from talktime_ledger import wire
 from talktime_ledger.client import Invalid, LedgerError
+from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire.invoices import InvoicePush, InvoiceReport
 
-from .conftest import CONSOLE, GATEWAY, MODEL, OPERATOR, Stand, agent_of, opening, project_push, usage
+from .conftest import CONSOLE, GATEWAY, MODEL, OPERATOR, Stand, agent_of, opening, project_push, rate_card, usage
 
 AGENT = agent_of("limit")
 
@@ -174,3 +176,25 @@ async def test_what_cannot_be_settled_posts_nothing(stand: Stand) -> None:
     with pytest.raises(LedgerError):
         await stand.client(AGENT).settle_invoice(bill({"item": "x", "amount": "1"}))
     assert (await stand.account())["posted"] == Decimal("0.2")
+
+
+async def test_a_free_quota_is_shown_and_changes_no_sessions_price(stand: Stand) -> None:
+    await session_of_yesterday(stand, 10_000)
+    await session_of_yesterday(stand, 7_000)
+    card = rate_card().model_dump(mode="json", by_alias=True, exclude_none=True)
+    card["entries"][-1]["freeAllowance"] = {
+        "audio_out": {"quantity": 15_000, "per": "Day"},
+        "text_out": {"quantity": 10**6, "per": "Month"},
+    }
+    await stand.client(OPERATOR).put_rate_card("mini", RateCardSpec.model_validate(card))
+    # 17,000 used, 15,000 of them free: 2,000 are billed.
+    report = await settled(stand, bill({"item": f"{MODEL}, audio output", "quantity": "2000", "amount": "0.04"}))
+    day, month = report.allowances
+    assert (day.meter, day.quantity, day.ours, day.worth) == ("audio_out", 15_000, 17_000, Decimal("0.3"))
+    assert (day.since.isoformat(), day.until - day.since) == (DAY, timedelta(days=1))
+    assert (month.meter, month.ours, month.worth, month.since.day, month.until.day) == ("text_out", 0, 0, 1, 1)
+    assert report.groups[0].estimate == Decimal("0.34")
+    assert (await stand.account())["posted"] == Decimal("0.04")
+    table = next(one for one in settlement_tables(report, 4) if one.name == "allowances")
+    assert table.records()[0]["worth"] == "0.3000"
+    assert "The account's free quota may take up to 0.3000 USD off the bill." in verdict(report, 4)

@@ -139,6 +139,10 @@ class RateBook:
 
     def snapshot(self, vendor: str, model: str, at: datetime) -> RateSnapshot:
         """The price of an exact model at a time, over all cards that carry it; PriceUnknown if none does."""
+        return self.in_force(vendor, model, at)[1]
+
+    def in_force(self, vendor: str, model: str, at: datetime) -> tuple[RateEntry, RateSnapshot]:
+        """As `snapshot`, with the entry that it comes from."""
         cards = [card for card in self.cards if card.vendor == vendor and card.model == model]
         found: list[tuple[RateCard, RateEntry]] = []
         for card in cards:
@@ -150,7 +154,7 @@ class RateBook:
             known = "no entry in force yet" if cards else "no RateCard"
             raise PriceUnknown(f"{known} for {vendor}/{model} at {at.isoformat()}")
         card, entry = max(found, key=lambda pair: (pair[1].effective_from, pair[0].name))
-        return resolve(card, entry)
+        return entry, resolve(card, entry)
 
     def dearest(self, vendor: str, model: str, since: datetime, until: datetime) -> RateSnapshot:
         """What a model may cost at worst from `since` to `until`: a worst case holds over a rise that is already known.

@@ -20,6 +20,7 @@ from talktime_ledger.core.pricing import price_or_bound
 from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot
 from talktime_ledger.core.reconcile import Billed, Booked, Settlement, percent_of, settle
 from talktime_ledger.core.shares import shares
+from talktime_ledger.desk import allowances
 from talktime_ledger.desk.granting import project_account
 from talktime_ledger.desk.pricing import VENDOR
 from talktime_ledger.store import invoices, projects
@@ -130,6 +131,7 @@ async def settle_bill(connection: Connection, push: InvoicePush, book: RateBook,
         ),
         not_billed=tuple(silent),
         over_budget=tuple(await invoices.over_budget(connection)),
+        allowances=tuple(await allowances.used(connection, push.vendor.value, days, book)),
     )
 
 

@@ -106,6 +106,23 @@ async def booked(connection: Connection, vendor: str, day: date) -> dict[tuple[R
     return found
 
 
+async def counted(connection: Connection, vendor: str, model: str, meter: Meter, since: date, until: date) -> int:
+    """What our sessions used of a meter on these UTC days, the last exclusive."""
+    count: int = await connection.fetchval(
+        """SELECT COALESCE(SUM((e.meters->>$3)::bigint), 0)::bigint
+           FROM entries e JOIN sessions s ON s.id = e.session_id
+           WHERE e.leg = 'ai' AND e.kind <> 'invoice' AND e.model = $2 AND s.vendor = $1
+             AND e.occurred_at >= $4 AND e.occurred_at < $5""",
+        vendor,
+        model,
+        meter.value,
+        bounds(since)[0],
+        bounds(until)[0],
+        timeout=TIMEOUT_SEC,
+    )
+    return count
+
+
 async def snapshots(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Bodies of price snapshots by id."""
     rows = await connection.fetch("SELECT id, body FROM price_snapshots WHERE id = ANY($1)", list(ids))

@@ -105,6 +105,18 @@ class ForeignLine(Wire):
     amount: Usd
 
 
+class AllowanceWire(Wire):
+    """A free quota of the provider's account (`freeAllowance` of the card) in one of its periods, `until` exclusive."""
+
+    model: str
+    meter: Meter
+    since: date
+    until: date
+    quantity: int = Field(description="Free, in the meter's unit.")
+    ours: int = Field(description="What all our sessions count of it in that period.")
+    worth: Usd = Field(description="What the free part of that would have cost: so much may a bill be lower.")
+
+
 class InvoiceReport(Wire):
     """The outcome of a bill."""
 
@@ -122,3 +134,4 @@ class InvoiceReport(Wire):
         description="Our days and models, within the days of the bill, that it does not mention."
     )
     over_budget: tuple[str, ...] = Field(description="Projects whose account is over its budget now: namespace/name.")
+    allowances: tuple[AllowanceWire, ...] = ()

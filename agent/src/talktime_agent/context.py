@@ -1,7 +1,8 @@
 """What was said so far, as text: kept with the ledger after every turn, given to the next agent if this one is lost.
 
-Only OpenAI Realtime is given it back: `conversation.item.create` costs nothing until the next response, and the meter
-counts it into W. The ledger encrypts it, and deletes it when the session ends.
+Both providers are given it back before their first response (OpenAI as conversation items, Gemini as the turns before
+its own); that costs nothing until then, and the meter counts it into W. The ledger encrypts it, and deletes it when the
+session ends.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from livekit.agents import llm
 from talktime_ledger.client import Fenced, LedgerError, SessionClosed
 from talktime_ledger.core.worst_case import text_tokens_bound
-from talktime_ledger.resources.project import Api
 from talktime_ledger.wire import Session
 from talktime_ledger.wire.resume import MAX_ITEMS, MAX_TEXT, Checkpoint, ContextItem
 
@@ -59,14 +59,9 @@ def interrupted(session: Session, before: Sequence[ContextItem]) -> bool:
     return session.epoch > 1 and (begun or session.turns > 0 or bool(before))
 
 
-def restorable(session: Session) -> bool:
-    """Whether the next agent's provider can be given what was said: else it is not kept either."""
-    return session.api is Api.OPENAI_REALTIME
-
-
 async def recall(ledger: LedgerPort, session: Session, cap_tokens: int) -> tuple[ContextItem, ...]:
     """What the agents before have heard and said, as far as it fits; nothing when that cannot be learned."""
-    if session.epoch == 1 or not restorable(session):
+    if session.epoch == 1:
         return ()
     try:
         async with asyncio.timeout(ATTEMPT_SECONDS):

@@ -16,7 +16,7 @@ from talktime_ledger.wire import Grant
 from talktime_agent.apis import provider_fault, turn_detection
 from talktime_agent.budgeted import Budgeted
 from talktime_agent.close import may_delete_room, may_speak
-from talktime_agent.context import Memory, chat_context, interrupted, restorable
+from talktime_agent.context import Memory, chat_context, interrupted
 from talktime_agent.crosscheck import differences
 from talktime_agent.gate import session_instructions
 from talktime_agent.goodbye import Goodbye
@@ -91,7 +91,7 @@ class Interview:
         self._presence.watch(self._ctx.room, on_down=self._on_media_down, on_up=self._on_media_up)
         self._session.on("agent_state_changed", self._on_agent_state)
         self._session.on("error", self._on_error)
-        if self._config.keepContext and restorable(self._told):
+        if self._config.keepContext:
             self._session.on("conversation_item_added", lambda event: self._memory.on_item(event.item))
             self._budget.keep(self._memory.keep())
         self._budget.start(answer=self._answer, on_grant=self._on_grant, on_change=self._review)

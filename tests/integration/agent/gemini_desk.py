@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from talktime_ledger.core.rates import RateSnapshot
 from talktime_ledger.core.worst_case import Caps, Legs, instruction_tokens_bound, output_cap
 from talktime_ledger.core.worst_cases import GEMINI
 from talktime_ledger.wire import Attachment, Close, CostList, Grant, GrantBudget, GrantState, Usage, Use
+from talktime_ledger.wire.resume import ContextItem
 
 MODEL = "gemini-3.8-live"
 HOLD = 2
@@ -253,14 +254,16 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(desk: GeminiDesk, endpoint: str, directory: Path, connected: bool = True) -> AsyncIterator[Talk]:
+async def talking(
+    desk: GeminiDesk, endpoint: str, directory: Path, connected: bool = True, before: Sequence[ContextItem] = ()
+) -> AsyncIterator[Talk]:
     """Attached, and connected to the provider unless that is the test's part; settled when the block is left."""
     clock = system_clock()
     sent_at = clock.monotonic()
     ledger: Any = desk
     budget = Budgeted(
         ledger, desk.attachment(endpoint), SecretStr("k"), Spool(directory, "s1", 1, 0.0), clock, Telemetry(),
-        sent_at=sent_at, use_interval=1,
+        sent_at=sent_at, use_interval=1, before=before,
     )  # fmt: skip
     model = budget.model
     assert isinstance(model, GeminiModel)

@@ -13,6 +13,7 @@ import pytest
 from livekit.agents import Agent, AgentSession
 from talktime_agent import clip
 from talktime_agent.apis import meter_of, rendering, turn_detection
+from talktime_agent.context import chat_context, tokens_of
 from talktime_agent.gate import session_instructions
 from talktime_agent.goodbye import _RenderGate
 from talktime_agent.interview import Interview
@@ -20,7 +21,9 @@ from talktime_agent.limits import wrap_up_text
 from talktime_agent.settings import AgentSettings
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.pricing import price
+from talktime_ledger.core.resume_texts import resume_text
 from talktime_ledger.core.usage import UsageKind
+from talktime_ledger.wire.resume import ContextItem
 
 from tests.integration.agent.gemini_desk import TALK, GeminiDesk, Speaker, talking
 from tests.integration.simulator.gemini import LiveSimulator, live_simulator
@@ -173,6 +176,42 @@ async def test_livekits_session_greets_hears_and_wraps_up_on_one_connection(
     assert difference(desk, simulator) == {}
     assert desk.closed is not None
     assert desk.closed.unmetered == ()
+
+
+async def test_the_agent_after_a_loss_is_given_what_was_said_and_it_is_billed_within_its_bound(
+    simulator: LiveSimulator, tmp_path: Path
+) -> None:
+    desk = GeminiDesk(Decimal(2))
+    words = ("What do you do all day?", "I repair church organs, mostly in villages.", "What was the last one like?")
+    said = [ContextItem(role="user" if number % 2 else "assistant", text=text) for number, text in enumerate(words)]
+    async with talking(desk, simulator.tls_url, tmp_path, connected=False, before=said) as talk:
+        budget = talk.budget
+        assert budget._meter.context_tokens == sum(tokens_of(item) for item in said), "W knows before it is billed"
+        session: AgentSession[None] = AgentSession(
+            llm=budget.model,
+            vad=None,
+            turn_handling={"turn_detection": turn_detection(budget.session.api)},
+            user_away_timeout=None,
+        )
+        instructions = session_instructions(budget.config)
+        agent = Agent(instructions=instructions, chat_ctx=chat_context(budget.before))
+        await session.start(agent, record=False)
+        talk.adopt(agent.realtime_llm_session)
+        held = budget.till.worst_case()
+        session.generate_reply(instructions=resume_text("en"))
+        await talk.until_answered(1)
+        await budget.usage_in()
+        await session.aclose()
+    log = simulator.lines("/log")
+    given = [row for row in log if row["event"] == "client_content"]
+    assert (given[0]["turns"], given[0]["turn_complete"]) == (3, False)
+    first = next(row for row in log if row["event"] == "response.create")
+    assert log.index(given[0]) < log.index(first)
+    assert all(text in first["instructions_extra"] for text in (*words, resume_text("en")))
+    assert [row["event"] for row in log].count("session.created") == 1
+    assert difference(desk, simulator) == {}
+    [billed] = desk.usages.values()
+    assert price(billed.meters, TALK) <= held
 
 
 async def test_the_goodbye_is_rendered_once_out_of_c(simulator: LiveSimulator, tmp_path: Path) -> None:

@@ -120,11 +120,11 @@ async def test_it_stops_where_nothing_is_kept(answer: Any) -> None:
     assert len(ledger.kept) == 1
 
 
-async def test_the_conversation_is_asked_for_only_after_a_loss_and_only_where_it_can_be_given_back() -> None:
+async def test_the_conversation_is_asked_for_only_after_a_loss_whoever_is_the_provider() -> None:
     said = (item("Who are you?", "assistant"),)
-    ledger: Any = Ledger(said, Unavailable("away"))
+    ledger: Any = Ledger(said, said, Unavailable("away"))
     assert await recall(ledger, session(epoch=1), 1000) == ()
-    assert await recall(ledger, session(api="GeminiLive"), 1000) == ()
+    assert await recall(ledger, session(api="GeminiLive"), 1000) == said
     assert await recall(ledger, session(), 1000) == said
     assert await recall(ledger, session(), 1000) == ()
 

@@ -54,6 +54,8 @@ class GeminiMeter:
     kind: UsageKind = UsageKind.RESPONSE
     _connection: str = ""
     _count: int = 0
+    _connections: int = 0
+    _names: set[str] = field(default_factory=set)
     _open: list[Generation] = field(default_factory=list)
     _last: Generation | None = None
     _asked: dict[str, datetime] = field(default_factory=dict)
@@ -89,7 +91,7 @@ class GeminiMeter:
         facts = self._expired(at)
         match event.get("type"):
             case "connected":
-                facts += self._connected(str(event["connection"]))
+                facts += self._connected(self._unused(str(event["connection"])))
             case "asked":
                 self._asked[str(event["request"])] = at
             case "forwarded":
@@ -97,6 +99,11 @@ class GeminiMeter:
             case "message":
                 facts += self._message(event, at)
         return facts
+
+    def _unused(self, connection: str) -> str:
+        """A resumed session may keep its id, while generations are counted anew: the keys of before must not return."""
+        self._connections += 1
+        return connection if connection not in self._names else f"{connection}~{self._connections}"
 
     def _connected(self, connection: str) -> list[Fact]:
         facts: list[Fact] = [Connected(connection, replaced=bool(self._connection))]
@@ -108,6 +115,7 @@ class GeminiMeter:
             self._asked.clear()
             self._last = None
         self._connection, self._count = connection, 0
+        self._names.add(connection)
         return facts
 
     def _expired(self, at: datetime) -> list[Fact]:

@@ -49,7 +49,8 @@ class ProviderMeter:
         self._kind = kind
         self._session = ""
         self._open: dict[str, frozenset[str]] = {}
-        self._done: set[str] = set()
+        self._ended: set[str] = set()
+        self._billed: set[str] = set()
         self._speech_start_ms: dict[str, float] = {}
         self._speech_ms: dict[str, float] = {}
         self._pending: dict[str, float] = {}
@@ -133,7 +134,7 @@ class ProviderMeter:
         if not isinstance(response, Mapping) or not response.get("id"):
             return []
         key = self._key(str(response["id"]))
-        if key in self._open or key in self._done:
+        if key in self._open or key in self._ended:
             return []
         self._open[key] = frozenset(self._pending)
         metadata = response.get("metadata")
@@ -145,11 +146,12 @@ class ProviderMeter:
         if not isinstance(response, Mapping) or not response.get("id"):
             return []
         key = self._key(str(response["id"]))
-        if key in self._done:
+        if key in self._billed:
             return []
-        self._done.add(key)
+        # One that told nothing may be told again with its usage; again without one, it says nothing new.
+        repeated = key in self._ended
+        self._ended.add(key)
         heard = self._open.pop(key, frozenset(self._pending))
-        facts: list[Fact] = []
         try:
             usage = usage_from_openai_response_done(
                 event,
@@ -159,18 +161,16 @@ class ProviderMeter:
                 occurred_at=at,
                 kind=self._kind if self._in_conversation(response) else UsageKind.CLOSING_RENDER,
             )
-        except UsageMissing as error:
-            failed = response.get("status") == "failed"
-            facts.append(Free(key) if failed else Unmeterable(key, str(error)))
         except UsageError as error:
-            facts.append(Unmeterable(key, str(error)))
-        else:
-            facts.append(Billed(usage))
-            if self._in_conversation(response):
-                self._known_tokens = sum(usage.meters.values())
-                for item in heard:
-                    self._pending.pop(item, None)
-        return facts + _failure(response)
+            free = isinstance(error, UsageMissing) and response.get("status") == "failed"
+            fact = Free(key) if free else Unmeterable(key, str(error))
+            return [] if repeated else [fact, *_failure(response)]
+        self._billed.add(key)
+        if self._in_conversation(response):
+            self._known_tokens = sum(usage.meters.values())
+            for item in heard:
+                self._pending.pop(item, None)
+        return [Billed(usage), *_failure(response)]
 
     @staticmethod
     def _in_conversation(response: Mapping[str, Any]) -> bool:
@@ -180,15 +180,15 @@ class ProviderMeter:
 
     def _transcribed(self, event: Mapping[str, Any], at: datetime) -> list[Fact]:
         key = f"{event.get('item_id')}/{event.get('content_index') or 0}"
-        if key in self._done or self._transcription_model is None:
+        if key in self._billed or self._transcription_model is None:
             return []
-        self._done.add(key)
         try:
             usage = usage_from_openai_transcription(
                 event, provider=self._provider, model=self._transcription_model, occurred_at=at
             )
         except UsageError as error:
             return [Unmeterable(key, str(error))]
+        self._billed.add(key)
         return [Billed(usage)]
 
     def _key(self, response_id: str) -> str:

@@ -90,12 +90,12 @@ def test_faults_lose_no_token_and_the_bill_is_met(
 
 
 def test_a_lost_answer_is_found(bench_postgres: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = ProviderMeter.feed
+    honest, lost = ProviderMeter.feed, set[str]()
 
     def forgetful(self: ProviderMeter, event: Any, at: Any) -> Any:
         """Loses the first answer."""
-        if event.get("type") == "response.done" and not self._done:
-            self._done.add("lost")
+        if event.get("type") == "response.done" and not lost:
+            lost.add(event["response"]["id"])
             return []
         return honest(self, event, at)
 

@@ -165,6 +165,16 @@ def test_a_lost_connection_leaves_its_open_turns_at_their_bound_and_counts_anew(
     assert wire.posted() == {"live_1/1": 6, "live_2/1": 9}
 
 
+def test_a_connection_that_keeps_the_id_of_the_one_before_does_not_overwrite_its_answers() -> None:
+    wire = Wire()
+    for tokens in (6, 9, 11):
+        wire.message(output=True)
+        wire.message(over=True, usage=tokens)
+        wire.connect("live_1")
+    assert sorted(wire.posted().values()) == [6, 9, 11]
+    assert len({fact.provider_session for fact in wire.facts if isinstance(fact, Connected)}) == 4
+
+
 def test_a_malformed_usage_stays_at_the_bound() -> None:
     wire = Wire()
     wire.message(output=True)

@@ -112,6 +112,13 @@ def test_a_response_without_usage(meter: ProviderMeter, status: str, kind: type)
     assert isinstance(feed(meter, connected(), created(), done(status=status))[-1], kind)
 
 
+def test_a_response_told_again_with_its_usage_is_billed(meter: ProviderMeter) -> None:
+    feed(meter, connected(), created(), done(status="cancelled"))
+    assert feed(meter, done(status="cancelled"), created()) == [], "nothing new, and no response that begins"
+    assert isinstance(feed(meter, done(status="cancelled", told=usage()))[0], Billed)
+    assert feed(meter, done(status="cancelled", told=usage())) == []
+
+
 def test_malformed_usage_stays_at_its_bound(meter: ProviderMeter) -> None:
     broken = usage() | {"input_tokens": -3}
     assert isinstance(feed(meter, connected(), created(), done(told=broken))[-1], Unmeterable)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +28,7 @@ import aiohttp
 FIRST_SEC = 3.0
 EVERY_SEC = 2.0
 PATIENCE_SEC = 120.0
+LEAVE_SEC = 2.0
 USELESS = frozenset({400, 401, 403, 404})
 
 
@@ -136,7 +138,9 @@ class Keeper:
                 self._token = entry.participant_token
                 self._moving = True
                 try:
-                    await self._room.disconnect()
+                    with contextlib.suppress(TimeoutError):
+                        # A server that hangs does not answer this either.
+                        await asyncio.wait_for(self._room.disconnect(), LEAVE_SEC)
                     await self._room.connect(entry.server_url, entry.participant_token)
                     if self._on_moved is not None:
                         await self._on_moved()

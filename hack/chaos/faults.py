@@ -15,12 +15,15 @@ from datetime import UTC, datetime
 from hack.chaos.house import House, eventually
 from hack.chaos.victims import Victim
 from hack.cluster import lifecycle
+from hack.cluster.network import NAMESPACES
 from hack.cluster.node import inside
 from hack.cluster.processes import run, running
 from hack.demo.release import NAMESPACE
 
 TABLE = "talktime_chaos"
 LEDGER = r"-m talktime_ledger serve"
+GATEWAY = r"-m talktime_gateway"
+SFU = r"^/livekit-server"
 
 
 @dataclass
@@ -133,6 +136,96 @@ def node_down(house: House, name: str) -> Iterator[None]:
         assert running(house.cluster.processes, node.init)
         run([*inside(house.cluster, node), "ctr", "-n", "k8s.io", "version"])
         house.kube("wait", "--for=condition=Ready", f"node/{name}", "--timeout=120s")
+
+
+@contextlib.contextmanager
+def kubelet_down(house: House, name: str) -> Iterator[None]:
+    """Nothing of the node is started again while the block runs; what runs there goes on. Back afterwards, with a
+    kubelet that remembers no earlier crash of any container."""
+    lifecycle.kill(house.cluster, f"{name}.kubelet")
+    try:
+        yield
+    finally:
+        lifecycle.restart(house.cluster, f"{name}.kubelet")
+
+
+def sfus(house: House, name: str) -> list[int]:
+    """Machine pids of the livekit-servers on the node."""
+    node = next(each for each in house.cluster.nodes if each.name == name)
+    return house.pids(SFU, among=f"{node.cgroup}/")
+
+
+def signal_sfu(house: House, name: str, sign: signal.Signals = signal.SIGKILL) -> datetime:
+    """To the node's livekit-server; when. Raises LookupError when there is none."""
+    pids = sfus(house, name)
+    if not pids:
+        raise LookupError(f"no livekit-server on {name}")
+    at = datetime.now(UTC)
+    _signal(pids, sign)
+    return at
+
+
+@contextlib.contextmanager
+def media_dropped(house: House, name: str) -> Iterator[datetime]:
+    """The node's media ports take nothing while the block runs (UDP, and the TCP beside it); its HTTP answers."""
+    node = next(each for each in house.cluster.nodes if each.name == name)
+    rules = "type filter hook input priority 0; policy accept;\nudp dport 7882 drop\ntcp dport 7881 drop"
+    enter = ["nsenter", f"--net={NAMESPACES / node.network_namespace}", "--", "nft"]
+    with _table(enter, rules):
+        yield datetime.now(UTC)
+
+
+@contextlib.contextmanager
+def redis_cut(house: House, pool: str) -> Iterator[datetime]:
+    """The pool's Redis answers nobody while the block runs: connections are reset, in its own network alone."""
+    selector = f"talktime.dev/pool={pool},app.kubernetes.io/component!=sfu"
+    [pod] = house.kube.json("-n", NAMESPACE, "get", "pods", f"--selector={selector}")["items"]
+    pid = house.pids(r"redis-server", among=f"pod{pod['metadata']['uid']}")[0]
+    rules = "type filter hook input priority 0; policy accept;\niif lo accept\ntcp dport 6379 reject with tcp reset"
+    with _table(["nsenter", f"--net=/proc/{pid}/ns/net", "--", "nft"], rules):
+        yield datetime.now(UTC)
+
+
+@contextlib.contextmanager
+def _table(enter: list[str], rules: str) -> Iterator[None]:
+    """Rules of one chain in a network that `enter` leads into, for as long as the block runs."""
+    run([*enter, "-f", "-"], stdin=f"table inet {TABLE} {{\nchain broken {{\n{rules}\n}}\n}}\n".encode())
+    try:
+        yield
+    finally:
+        run([*enter, "delete", "table", "inet", TABLE])
+
+
+@contextlib.contextmanager
+def api_server_down(house: House) -> Iterator[None]:
+    """No Kubernetes API while the block runs; etcd keeps its state."""
+    lifecycle.kill(house.cluster, "kube-apiserver")
+    try:
+        yield
+    finally:
+        lifecycle.restart(house.cluster, "kube-apiserver")
+        eventually("the API server answers", lambda: _answers(house), 60)
+
+
+def _answers(house: House) -> bool:
+    try:
+        return "ok" in house.kube("get", "--raw", "/readyz")
+    except RuntimeError:
+        return False
+
+
+@contextlib.contextmanager
+def operator_down(house: House) -> Iterator[None]:
+    """No operator while the block runs."""
+    inside_release = ["-n", NAMESPACE]
+    house.kube(*inside_release, "scale", "deploy/talktime-operator", "--replicas=0")
+    pods = [*inside_release, "delete", "pod", "-l", "app.kubernetes.io/component=operator", "--now"]
+    house.kube(*pods, "--ignore-not-found")
+    try:
+        yield
+    finally:
+        house.kube(*inside_release, "scale", "deploy/talktime-operator", "--replicas=1")
+        house.kube(*inside_release, "rollout", "status", "deploy/talktime-operator", "--timeout=120s")
 
 
 def ledger_answers(house: House) -> None:

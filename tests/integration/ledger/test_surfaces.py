@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,20 @@ from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.store.database import connect
 from talktime_ledger.store.rollups import roll_up
 
-from .conftest import CONSOLE, GATEWAY, OPERATOR, Server, Stand, agent_of, opening, project_push, settings_for, usage
+from .conftest import (
+    CONSOLE,
+    GATEWAY,
+    MINI,
+    OPERATOR,
+    Server,
+    Stand,
+    agent_of,
+    opening,
+    project_push,
+    rate_card,
+    settings_for,
+    usage,
+)
 
 
 async def finished(stand: Stand, project: str = "limit", key: str = "r", more: tuple[wire.Usage, ...] = ()) -> str:
@@ -187,22 +201,45 @@ async def test_transport_is_its_own_leg(stand: Stand, included: bool) -> None:
     await stand.assert_laws()
 
 
-async def test_a_rate_change_prices_each_usage_by_its_own_time(stand: Stand) -> None:
-    request, agent = opening(), stand.client(agent_of("limit"))
-    await stand.client(GATEWAY).open_session(request)
-    await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))
-    now = datetime.now(UTC)
-    from .conftest import MINI, rate_card
+async def test_a_rate_change_prices_sessions_before_across_and_after_it_and_old_rows_stay(stand: Stand) -> None:
+    """audio_out doubles at noon; 200 tokens are 0.004 USD before it and 0.008 after."""
+    gateway, agent = stand.client(GATEWAY), stand.client(agent_of("limit"))
+    before, across, after = opening(), opening(), opening()
 
+    async def begin(request: wire.SessionOpen) -> None:
+        await gateway.open_session(request)
+        await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))
+
+    async def end(request: wire.SessionOpen, *usages: wire.Usage) -> wire.CostList:
+        return await agent.close(request.session_id, wire.Close(epoch=1, n=1, usages=usages, reason="done"))
+
+    async def rows() -> list[list[Any]]:
+        return [
+            [dict(row) for row in await stand.sql(f"SELECT * FROM {table} WHERE session_id = $1", before.session_id)]
+            for table in ("session_costs", "entries", "usage_events")
+        ]
+
+    noon = datetime.now(UTC)
+    await begin(before)
+    assert (await end(before, usage("r", occurred_at=noon - timedelta(seconds=1)))).posted == Decimal("0.004")
+    old = await rows()
+    assert all(old)
+    await begin(across)
     card = rate_card()
-    dearer = rate_card(prices={**MINI, "audio_out": "40"}).entries[0]
-    dearer = dearer.model_copy(update={"effective_from": now})
+    dearer = rate_card(prices={**MINI, "audio_out": "40"}).entries[0].model_copy(update={"effective_from": noon})
     await stand.client(OPERATOR).put_rate_card("mini", card.model_copy(update={"entries": (*card.entries, dearer)}))
-    before = usage("a", occurred_at=now - timedelta(seconds=5))
-    after = usage("b", occurred_at=now + timedelta(seconds=5))
-    closed = await agent.close(request.session_id, wire.Close(epoch=1, n=1, usages=(before, after), reason="done"))
-    assert closed.posted == Decimal("0.004") + Decimal("0.008")
-    assert len(closed.costs[0].rate_snapshot) == 2
+    ends = await end(
+        across,
+        usage("a", occurred_at=noon - timedelta(seconds=5)),
+        usage("b", occurred_at=noon + timedelta(seconds=5)),
+    )
+    assert ends.posted == Decimal("0.004") + Decimal("0.008")
+    assert len(ends.costs[0].rate_snapshot) == 2
+    await begin(after)
+    ends = await end(after, usage("c", occurred_at=noon + timedelta(seconds=5)))
+    assert (ends.posted, len(ends.costs[0].rate_snapshot)) == (Decimal("0.008"), 1)
+    assert await rows() == old
+    await stand.assert_laws()
 
 
 async def test_a_card_that_vanishes_in_mid_session_does_not_lose_usage(stand: Stand) -> None:

@@ -5,7 +5,7 @@ as provider, a second LiveKit as fallback. Each fault: three interviews talk, th
 everybody hangs up, the fault is mended and the pool comes back. At the end the books of all sessions are checked
 against what the simulator billed.
 
-    CLUSTER_NAME=failover python -m bench.failover --kills 20 [--variant killed|restarted|...] [--minutes 25] [--keep]
+    CLUSTER_NAME=failover python -m bench.failover --kills 20 [--variant killed --variant restarted:5 ...] [--keep]
 
 Every sample is printed; the last line is `RESULT {json}`. Seconds count from the fault: `new` until a new guest and an
 agent are in a room, `again` until each guest hears an agent's words again. Exit 1 when money or an agent was wrong.
@@ -14,6 +14,7 @@ agent are in a room, `again` until each guest hears an agent's words again. Exit
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -43,8 +44,9 @@ OVER_SECONDS = 420.0
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.failover", description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), action="append", help="several: one after the other")
+    parser.add_argument("--kills", type=int, default=20, help="of each variant that names no number of its own")
+    variants = f"NAME or NAME:KILLS, repeatable; default killed. {', '.join(VARIANTS)}"
+    parser.add_argument("--variant", action="append", type=chosen, help=variants)
     parser.add_argument("--minutes", type=float, default=60.0, help="no new fault begins later than this")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up")
     options = parser.parse_args(argv)
@@ -60,15 +62,25 @@ def main(argv: list[str]) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)
             network = stand.node(house, stand.HOME).network_namespace
             crowd = stack.enter_context(Crowd(network, *stand.front_door(house), house.folder / "guests.log"))
-            found = {}
-            for variant in [VARIANTS[chosen] for chosen in options.variant or ["killed"]]:
-                samples: list[Sample] = []
-                while len(samples) < options.kills and time.monotonic() - began < options.minutes * 60:
-                    number = len(samples) + 1
-                    samples.append(once(house, crowd, variant, f"{variant.name}{number}", tell))
-                    tell(f"{variant.name} {number}: {shown(samples[-1])}")
-                found[variant.name] = samples
+            found: dict[str, list[Sample]] = {}
+            undone = []
+            for variant, own in options.variant or [chosen("killed")]:
+                samples = found.setdefault(variant.name, [])
+                while len(samples) < (own or options.kills) and time.monotonic() - began < options.minutes * 60:
+                    name_of_it = f"{variant.name}{len(samples) + 1}"
+                    try:
+                        samples.append(once(house, crowd, variant, name_of_it))
+                    except (RuntimeError, TimeoutError, AssertionError, LookupError) as error:
+                        # What was measured before counts all the same.
+                        undone.append(f"{name_of_it} could not be measured: {error}")
+                        tell(undone[-1])
+                        crowd.leave()
+                        with contextlib.suppress(RuntimeError, AssertionError):
+                            stand.at_home_again(house)
+                        break
+                    tell(f"{name_of_it}: {shown(samples[-1])}")
             result, wrong = settled(house, found, tell)
+            wrong += undone
     except (RuntimeError, TimeoutError, OSError, AssertionError, LookupError) as error:
         print(f"bench-failover: {error}", file=sys.stderr)
         return 1
@@ -81,7 +93,15 @@ def main(argv: list[str]) -> int:
     return 1 if wrong else 0
 
 
-def once(house: House, crowd: Crowd, variant: Variant, name: str, tell: Tell) -> Sample:
+def chosen(text: str) -> tuple[Variant, int]:
+    """NAME or NAME:KILLS; 0: as many as of the others. Raises ArgumentTypeError."""
+    name, _, count = text.partition(":")
+    if name not in VARIANTS or (count and not count.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r}: a variant is one of {', '.join(VARIANTS)}, or NAME:KILLS")
+    return VARIANTS[name], int(count or 0)
+
+
+def once(house: House, crowd: Crowd, variant: Variant, name: str) -> Sample:
     """One fault, from the interviews before it to a pool that is back."""
     guests = [f"{name}-{number}" for number in range(1, stand.GUESTS + 1)]
     newcomer = f"{name}-new"
@@ -153,7 +173,7 @@ def settled(house: House, found: dict[str, list[Sample]], tell: Tell) -> tuple[d
     given = figures.restored(log, owner)
     wrong = [*book.wrong(), *(f"{session}: an agent went on after its successor had begun" for session in double)]
     results = {}
-    for name, samples in found.items():
+    for name, samples in ((name, samples) for name, samples in found.items() if samples):
         mine = {session for one in samples for session in one.sessions.values()}
         of_mine = book.of(mine)
         money = {
@@ -164,10 +184,9 @@ def settled(house: House, found: dict[str, list[Sample]], tell: Tell) -> tuple[d
         epochs = [int(one.row["epoch"]) for one in of_mine]
         results[name] |= {"claims": sum(epoch - 1 for epoch in epochs)}
         wrong += [f"{name}: {one.most_agents} agents in a room" for one in samples if one.most_agents > 1]
-    if len(results) == 1:
-        [only] = results.values()
-        return only, wrong
-    return results, wrong
+    # The first variant's figures are the result; the others stand beside it, each in a cell of its own.
+    first, *others = results
+    return {**results[first], **{name: results[name] for name in others}}, wrong
 
 
 def nothing_open(house: House) -> bool:

@@ -20,6 +20,7 @@ from .names import (
     PROJECT_LABEL,
     RING_ANNOTATION,
     ROTATE_ANNOTATION,
+    SECRETS_ANNOTATION,
     TEMPLATE_ANNOTATION,
     Key,
     Manifest,
@@ -81,7 +82,8 @@ def _plain(value: Any) -> Any:
 class SfuMarks:
     """What only SFU pods have. `slot`: the StatefulSet of its node; `drain`: the drain's mark as text; `drained`: its
     drain has ended; `homeless`: the scheduler finds no machine; `ends`: when a terminating pod is killed, RFC 3339;
-    `ports`: host ports by name, as it was started with; `ring`: fingerprint of its LiveKit keys."""
+    `ports`: host ports by name, as it was started with; `ring`, `secrets`: fingerprints of its LiveKit keys and of the
+    SRE's Secrets."""
 
     slot: str = ""
     template: str = ""
@@ -91,6 +93,7 @@ class SfuMarks:
     ends: str = ""
     ports: tuple[tuple[str, int], ...] = ()
     ring: str = ""
+    secrets: str = ""
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> SfuMarks:
@@ -113,6 +116,7 @@ class SfuMarks:
                 if port.get("name") and port.get("hostPort")
             ),
             ring=annotations.get(RING_ANNOTATION, ""),
+            secrets=annotations.get(SECRETS_ANNOTATION, ""),
         )
 
 

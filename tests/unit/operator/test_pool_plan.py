@@ -19,6 +19,8 @@ from talktime_operator.pools.nodes import NodeHealth
 from talktime_operator.pools.plan import Images, Plan, Seen, judge, plan, plan_wrong_namespace
 from talktime_operator.pools.switching import Second
 
+TURN: dict[str, Any] = {"network": {"turn": {"domain": "turn.acme.test"}, "tlsSecretRef": {"name": "cert"}}}
+OTHERS = {"http": 1, "tcp": 2, "udp": 3, "metrics": 4}
 GOOD = NodeHealth("good", "ND_1", 3)
 BAD = NodeHealth("bad", "ND_2", None)
 STALE = NodeHealth("bad", "ND_3", 1, stale=True)
@@ -207,7 +209,9 @@ def test_a_held_drain_says_why(seen: Callable[..., Seen], node: Callable[..., Po
         ({"network": {"ports": {"http": 1, "tcp": 2, "udp": 3, "metrics": 4}}}, {}, False),
         ({"network": {"ports": {"http": 1, "tcp": 2, "udp": 7881, "metrics": 4}}}, {}, False),
         ({"network": {"ports": {"http": 1, "tcp": 2, "udp": 7882, "metrics": 4}}}, {}, True),
-        ({"nodeSelector": {"pool": "a"}}, {"nodeSelector": {"pool": "b"}}, False),
+        (TURN | {"nodeSelector": {"pool": "a"}}, {"nodeSelector": {"pool": "b"}}, False),
+        ({"network": {"ports": OTHERS} | TURN["network"]}, TURN, True),
+        ({"network": {"ports": OTHERS} | TURN["network"]}, {}, False),
         ({"nodeSelector": {"pool": "a"}}, {"nodeSelector": {"zone": "b"}}, True),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from .schema import Column, Duration, Kind, MoneyString, NameRef, Resources, Rule, Spec, Url
 from .status import SFUPoolStatusFields
+
+CIDR = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F:.]+/\d{1,3}$", max_length=49)]
 
 
 class FallbackMode(StrEnum):
@@ -48,6 +50,41 @@ class Ports(Spec):
     metrics: int = Field(6789, ge=1, le=65535)
 
 
+class RelayPorts(Spec):
+    """UDP ports of a node from which TURN relays to the node's media port; two or so per participant on TURN."""
+
+    start: int = Field(40000, ge=1024, le=65535)
+    end: int = Field(40999, ge=1024, le=65535)
+
+    cel: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.start <= self.end", "network.turn.relayPorts.start must not be above network.turn.relayPorts.end"),
+    )
+
+
+class Turn(Spec):
+    """TURN over TLS in every node, for participants behind firewalls that let nothing but TLS out."""
+
+    domain: str = Field(
+        pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?$",
+        description="Name participants connect to; resolves to the nodes, and the certificate is for it.",
+    )
+    tls_port: int = Field(
+        5349,
+        ge=443,
+        le=65535,
+        alias="tlsPort",
+        description="TCP port of each node. Participants are always sent to port 443 of the domain: let your TCP load"
+        " balancer take that one to this one.",
+    )
+    relay_ports: RelayPorts = Field(default_factory=lambda: RelayPorts.model_validate({}))
+    peer_cidrs: tuple[CIDR, ...] = Field(
+        (),
+        alias="peerCIDRs",
+        max_length=32,
+        description="Private addresses that TURN may relay to beside its own node's: those of the other nodes.",
+    )
+
+
 class Network(Spec):
     """How participants and agents reach the nodes."""
 
@@ -60,8 +97,15 @@ class Network(Spec):
     use_external_ip: bool = Field(
         False, alias="useExternalIP", description="Let each node find its public address by STUN."
     )
-    tls_secret_ref: NameRef | None = None
+    tls_secret_ref: NameRef | None = Field(
+        None, description="Secret with `tls.crt` and `tls.key` for TURN. Signalling gets its TLS from your Ingress."
+    )
+    turn: Turn | None = None
     ports: Ports = Field(default_factory=lambda: Ports.model_validate({}))
+
+    cel: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.turn) || has(self.tlsSecretRef)", "network.turn needs network.tlsSecretRef, its certificate"),
+    )
 
 
 class Redis(Spec):
@@ -70,6 +114,17 @@ class Redis(Spec):
     address: str | None = Field(None, max_length=255, description="host:port of your own Redis.")
     password_secret_ref: NameRef | None = Field(None, description="Secret with the key `password`.")
     tls: bool = False
+    ca_secret_ref: NameRef | None = Field(
+        None, description="Secret with the key `ca.crt`: who signed your Redis' certificate. Unset: public CAs."
+    )
+
+    cel: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.caSecretRef) || self.tls", "redis.caSecretRef needs redis.tls: true"),
+        Rule(
+            "has(self.address) || !(self.tls || has(self.passwordSecretRef))",
+            "redis.tls and redis.passwordSecretRef are of your own Redis: give redis.address, or remove them",
+        ),
+    )
 
 
 class Drain(Spec):

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from talktime_ledger.resources.pool import SFUPoolSpec
+from talktime_ledger.resources.pool import SFUPoolSpec, Turn
 
 from talktime_operator import names
 from talktime_operator.names import Key
 
 KEY_FILE = "/etc/livekit-keys/keys.yaml"
+TLS_FOLDER = "/etc/livekit-tls"
+REDIS_FOLDER = "/etc/livekit-redis"
+NODE_IP = "$(NODE_IP)"
+"""The kubelet puts the node's address in its place: the environment has it before LIVEKIT_CONFIG."""
 # Two publish, both hear each other (4), and eight observers hear both (16); some room for a second participant.
 TRACKS_PER_SESSION = 24
 # What the gateway takes from webhooks; others would be sent for nothing.
@@ -31,6 +35,8 @@ def livekit_config(key: Key, spec: SFUPoolSpec) -> dict[str, Any]:
     redis: dict[str, Any] = {"address": redis_address(key, spec)}
     if spec.redis.tls:
         redis["tls"] = {"enabled": True}
+        if spec.redis.ca_secret_ref is not None:
+            redis["tls"]["ca_cert_file"] = f"{REDIS_FOLDER}/ca.crt"
     return {
         "port": ports.http,
         "prometheus": {"port": ports.metrics},
@@ -39,6 +45,7 @@ def livekit_config(key: Key, spec: SFUPoolSpec) -> dict[str, Any]:
             "tcp_port": ports.tcp,
             "use_external_ip": spec.network.use_external_ip,
         },
+        **({"turn": _turn(spec.network.turn)} if spec.network.turn is not None else {}),
         "redis": redis,
         "key_file": KEY_FILE,
         # Rooms are made by the gateway only: a token alone must not open one past admission.
@@ -56,6 +63,21 @@ def livekit_config(key: Key, spec: SFUPoolSpec) -> dict[str, Any]:
         # `webhook.api_key`), which comes from the Secret.
         "webhook": {"urls": [webhook_url(key)], "filter_params": {"include_events": list(WEBHOOK_EVENTS)}},
         "logging": {"json": True, "level": "info"},
+    }
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    """TURN over TLS only: who gets UDP through needs none. By default livekit-server relays to no private address, and
+    nodes mostly have one."""
+    return {
+        "enabled": True,
+        "domain": turn.domain,
+        "tls_port": turn.tls_port,
+        "cert_file": f"{TLS_FOLDER}/tls.crt",
+        "key_file": f"{TLS_FOLDER}/tls.key",
+        "relay_range_start": turn.relay_ports.start,
+        "relay_range_end": turn.relay_ports.end,
+        "allow_restricted_peer_cidrs": [f"{NODE_IP}/32", *turn.peer_cidrs],
     }
 
 

@@ -18,7 +18,7 @@ from talktime_operator import names
 from talktime_operator.names import Key, Manifest, Owner
 
 from . import pod_security
-from .sfu_config import config_text
+from .sfu_config import REDIS_FOLDER, TLS_FOLDER, config_text
 from .sfu_keys import ring_entry
 
 # livekit-server polls every 5 s whether its last participant has left.
@@ -31,9 +31,11 @@ QUICK = 5
 
 @dataclass(frozen=True)
 class Mounts:
-    """What a node gets beside the spec. `ring`: the fingerprint of the LiveKit keys it accepts."""
+    """What a node gets beside the spec. `ring`: the fingerprint of the LiveKit keys it accepts; `secrets`: that of the
+    SRE's Secrets it reads when it starts (certificate, password and CA of Redis), so that new ones come by a drain."""
 
     ring: str = ""
+    secrets: str = ""
 
 
 def build_sfu_statefulset(
@@ -66,6 +68,7 @@ def build_sfu_statefulset(
                     "annotations": {
                         names.TEMPLATE_ANNOTATION: template_digest(key, spec, image, pull_policy, mounts),
                         names.RING_ANNOTATION: mounts.ring,
+                        names.SECRETS_ANNOTATION: mounts.secrets,
                         "prometheus.io/scrape": "true",
                         "prometheus.io/port": str(spec.network.ports.metrics),
                         "prometheus.io/path": "/metrics",
@@ -88,7 +91,8 @@ def template_digest(
     the deadline itself, so changing it is no reason to drain."""
     template = _pod(key, spec, image, pull_policy, mounts)
     del template["terminationGracePeriodSeconds"]
-    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(template, sort_keys=True) + mounts.secrets
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _pod(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str, mounts: Mounts) -> Manifest:
@@ -129,8 +133,20 @@ def _pod(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str, mounts: Moun
                     "items": [{"key": ring_entry(mounts.ring) if mounts.ring else "keys.yaml", "path": "keys.yaml"}],
                 },
             },
+            *({"name": name, "secret": secret} for name, _, secret in _files(spec)),
         ],
     }
+
+
+def _files(spec: SFUPoolSpec) -> list[tuple[str, str, Manifest]]:
+    """(volume, folder, Secret) of what the SRE gave."""
+    out: list[tuple[str, str, Manifest]] = []
+    if spec.network.turn is not None and spec.network.tls_secret_ref is not None:
+        out.append(("tls", TLS_FOLDER, {"secretName": spec.network.tls_secret_ref.name, "defaultMode": 0o440}))
+    if spec.redis.ca_secret_ref is not None:
+        items = [{"key": "ca.crt", "path": "ca.crt"}]
+        out.append(("redis-ca", REDIS_FOLDER, {"secretName": spec.redis.ca_secret_ref.name, "items": items}))
+    return out
 
 
 def _container(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Manifest:
@@ -165,6 +181,7 @@ def _container(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Man
                 ("rtc-tcp", ports.tcp, "TCP"),
                 ("rtc-udp", ports.udp, "UDP"),
                 ("metrics", ports.metrics, "TCP"),
+                *([("turn-tls", spec.network.turn.tls_port, "TCP")] if spec.network.turn is not None else []),
             )
         ],
         "readinessProbe": {**alive, "failureThreshold": 2},
@@ -180,5 +197,6 @@ def _container(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Man
         else {"requests": {"cpu": "100m", "memory": "128Mi"}},
         "volumeMounts": [
             {"name": "keys", "mountPath": "/etc/livekit-keys", "readOnly": True},
+            *({"name": name, "mountPath": folder, "readOnly": True} for name, folder, _ in _files(spec)),
         ],
     }

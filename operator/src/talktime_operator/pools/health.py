@@ -26,6 +26,7 @@ class Answer(StrEnum):
     REFUSED = "refuses connections"
     HUNG = "takes connections and does not answer"
     SILENT = "cannot be reached"
+    NO_MEDIA = "answers, but no UDP comes through"
 
     def verdict(self, network: Verdict) -> Verdict:
         """As evidence about this node. `network`: whether anything else could be reached."""

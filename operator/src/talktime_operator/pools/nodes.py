@@ -90,9 +90,9 @@ def ports_of(pod: Pod, spec: Ports) -> Ports:
 
 def port_clash(spec: SFUPoolSpec, others: Sequence[tuple[Key, SFUPoolSpec]]) -> Finding:
     """Nodes use their machine's ports, so two pools with a port in common never fit on one machine."""
-    mine = _host_ports(spec.network.ports)
+    mine = _host_ports(spec)
     for key, other in sorted(others, key=lambda pair: pair[0]):
-        both = mine & _host_ports(other.network.ports)
+        both = mine & _host_ports(other)
         if both and not _apart(spec.node_selector, other.node_selector):
             shown = ", ".join(f"{port}/{protocol}" for port, protocol in sorted(both))
             text = (
@@ -103,8 +103,10 @@ def port_clash(spec: SFUPoolSpec, others: Sequence[tuple[Key, SFUPoolSpec]]) -> 
     return Finding("PortClash", "False", "PortsFree")
 
 
-def _host_ports(ports: Ports) -> set[tuple[int, str]]:
-    return {(ports.http, "TCP"), (ports.tcp, "TCP"), (ports.metrics, "TCP"), (ports.udp, "UDP")}
+def _host_ports(spec: SFUPoolSpec) -> set[tuple[int, str]]:
+    ports, turn = spec.network.ports, spec.network.turn
+    tls = {(turn.tls_port, "TCP")} if turn is not None else set()
+    return tls | {(ports.http, "TCP"), (ports.tcp, "TCP"), (ports.metrics, "TCP"), (ports.udp, "UDP")}
 
 
 def _apart(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

@@ -47,7 +47,7 @@ class Images:
 class Seen:
     """Everything a plan for one pool looks at. `nodes`: health by pod uid; `others`: the other pools that parse;
     `leaving` and `told` as in pools/nodes.py; `evidence`: its health by rounds, `second`: its fallback;
-    `mounts`: what nodes get beside the spec, `rotation`: what is said of its keys."""
+    `mounts`: what nodes get beside the spec, `given`: what is said of its keys and Secrets."""
 
     resource: Resource[SFUPoolSpec]
     spec: SFUPoolSpec
@@ -63,7 +63,7 @@ class Seen:
     evidence: Evidence = field(default_factory=Evidence)
     second: switching.Second = field(default_factory=switching.Second)
     mounts: Mounts = field(default_factory=Mounts)
-    rotation: Finding | None = None
+    given: tuple[Finding, ...] = ()
 
     @property
     def owner(self) -> Owner:
@@ -219,8 +219,7 @@ def _findings(
         if load(live, seen.nodes) is not None
         else Finding("MetricsFresh", "Unknown", "LoadUnknown", "the number of nodes is kept")
     )
-    findings = [healthy, auto, fresh, draining(steps), port_clash(spec, seen.others), *turn.findings]
-    findings += [seen.rotation] if seen.rotation is not None else []
+    findings = [healthy, auto, fresh, draining(steps), port_clash(spec, seen.others), *turn.findings, *seen.given]
     return [switching.ready(turn.view), *findings]
 
 

@@ -25,6 +25,7 @@ from talktime_operator.pools.draining import Drains
 from talktime_operator.pools.fallback_keys import FallbackKeys, Standby
 from talktime_operator.pools.plan import Images, Seen, plan, plan_invalid, plan_wrong_namespace
 from talktime_operator.pools.pool_keys import PoolKeys
+from talktime_operator.pools.pool_secrets import Given, PoolSecrets
 from talktime_operator.pools.rotation import Keys, Pair, Users, fingerprint
 from talktime_operator.pushed import Pushed
 from talktime_operator.settings import OperatorSettings
@@ -62,6 +63,7 @@ class Pools:
         self._keys = PoolKeys(kube, seed, timedelta(seconds=settings.keys_follow))
         self._views: dict[Key, PoolView] = {}
         self._fallbacks = FallbackKeys(kube)
+        self._secrets = PoolSecrets(kube)
 
     def judged(self, key: Key) -> bool:
         """False only for the moment between a start and the first look at an existing pool."""
@@ -97,6 +99,10 @@ class Pools:
         """The second LiveKit, when its URL and keys are known."""
         return self._fallbacks.access(key)
 
+    def given(self, key: Key) -> Given:
+        """The SRE's Secrets for the pool's nodes."""
+        return self._secrets.of(key)
+
     async def reconcile(self, key: Key) -> float:
         """Returns seconds until it should be looked at again, 0 = not before something changes."""
         resource = self._cluster.pool(key)
@@ -117,6 +123,7 @@ class Pools:
             turn = await self._keys.advance(
                 key, _owner(resource), resource.rotate_keys, lambda keys: self._users(resource, sfus, keys), now
             )
+            given = await self._secrets.look(key, resource.spec)
             look = turn.again
             await self._write_aggregate()
             planned = plan(
@@ -140,8 +147,8 @@ class Pools:
                     settle=self._settings.drain_settle,
                     evidence=self._health.evidence(key),
                     second=second,
-                    mounts=Mounts(ring=fingerprint(turn.keys.ring)),
-                    rotation=turn.finding,
+                    mounts=Mounts(fingerprint(turn.keys.ring), given.fingerprint_or(p.sfu.secrets for p in sfus)),
+                    given=(turn.finding, *given.findings()),
                 )
             )
         self._views[key] = planned.view
@@ -195,6 +202,7 @@ class Pools:
             return RETRY_LEDGER
         self._keys.forget(key)
         self._fallbacks.forget(key)
+        self._secrets.forget(key)
         self._views.pop(key, None)
         self._drains.silent(key)
         self._dependents_changed(key)

@@ -35,3 +35,19 @@ def test_defaults(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:
 def test_an_own_redis_with_tls(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:
     config = livekit_config(pool_key, pool_spec(redis={"address": "redis.acme:6380", "tls": True}))
     assert config["redis"] == {"address": "redis.acme:6380", "tls": {"enabled": True}}
+
+
+def test_an_own_redis_with_a_ca_of_its_own(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:
+    redis = {"address": "redis.acme:6380", "tls": True, "caSecretRef": {"name": "acme-ca"}}
+    tls = livekit_config(pool_key, pool_spec(redis=redis))["redis"]["tls"]
+    assert tls == {"enabled": True, "ca_cert_file": "/etc/livekit-redis/ca.crt"}
+
+
+def test_turn_relays_to_its_own_node_and_to_what_the_sre_allows(
+    pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]
+) -> None:
+    network = {"turn": {"domain": "turn.acme.test", "peerCIDRs": ["10.0.0.0/24"]}, "tlsSecretRef": {"name": "cert"}}
+    turn = livekit_config(pool_key, pool_spec(network=network))["turn"]
+    assert turn["allow_restricted_peer_cidrs"] == ["$(NODE_IP)/32", "10.0.0.0/24"]
+    assert (turn["domain"], turn["tls_port"], "udp_port" in turn) == ("turn.acme.test", 5349, False)
+    assert "turn" not in livekit_config(pool_key, pool_spec())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from talktime_ledger.resources.pool import SFUPoolSpec
-from talktime_operator.children.sfu_statefulset import build_sfu_statefulset
+from talktime_operator.children.sfu_statefulset import Mounts, build_sfu_statefulset, template_digest
 from talktime_operator.names import Key, Manifest, Owner
 
 
@@ -122,3 +122,46 @@ def test_the_redis_password_comes_from_a_secret(
 def test_a_public_address_is_found_by_the_node_itself(build: Callable[..., Manifest]) -> None:
     (container,) = _pod(build(network={"useExternalIP": True}))["containers"]
     assert container["args"] == []
+
+
+TURN = {"network": {"turn": {"domain": "turn.acme.test", "tlsPort": 5350}, "tlsSecretRef": {"name": "cert"}}}
+REDIS = {"redis": {"address": "r:1", "tls": True, "caSecretRef": {"name": "acme-ca"}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "volume", "secret", "folder"),
+    [(TURN, "tls", "cert", "/etc/livekit-tls"), (REDIS, "redis-ca", "acme-ca", "/etc/livekit-redis")],
+)
+def test_what_the_sre_gave_is_mounted_where_the_configuration_looks_for_it(
+    build: Callable[..., Manifest], spec: dict[str, object], volume: str, secret: str, folder: str
+) -> None:
+    pod = _pod(build(**spec))
+    (container,) = pod["containers"]
+    assert {v["name"]: v["secret"]["secretName"] for v in pod["volumes"]}[volume] == secret
+    assert {m["name"]: m["mountPath"] for m in container["volumeMounts"]}[volume] == folder
+    (config,) = [e["value"] for e in container["env"] if e["name"] == "LIVEKIT_CONFIG"]
+    assert folder in config
+
+
+def test_the_nodes_address_is_known_before_the_configuration_that_names_it(build: Callable[..., Manifest]) -> None:
+    (container,) = _pod(build(**TURN))["containers"]
+    names = [e["name"] for e in container["env"]]
+    assert names.index("NODE_IP") < names.index("LIVEKIT_CONFIG")
+    assert {p["name"]: p["hostPort"] for p in container["ports"]}["turn-tls"] == 5350
+
+
+@pytest.mark.parametrize("mounts", [Mounts(ring="other"), Mounts(secrets="other")])
+def test_other_keys_or_secrets_make_a_node_outdated(
+    pool_key: Key, pool_spec: Callable[..., SFUPoolSpec], mounts: Mounts
+) -> None:
+    assert template_digest(pool_key, pool_spec(), "lk", "Always", mounts) != template_digest(
+        pool_key, pool_spec(), "lk", "Always"
+    )
+
+
+def test_a_node_gets_the_key_file_of_its_ring(pool_key: Key, pool_owner: Owner) -> None:
+    spec = SFUPoolSpec.model_validate({})
+    made = build_sfu_statefulset(pool_key, pool_owner, spec, "sfu-eu-4", "lk", "Always", Mounts(ring="abc"))
+    (keys,) = [v for v in _pod(made)["volumes"] if v["name"] == "keys"]
+    assert keys["secret"]["items"] == [{"key": "ring-abc.yaml", "path": "keys.yaml"}]
+    assert made["spec"]["template"]["metadata"]["annotations"]["talktime.dev/keys"] == "abc"

@@ -1,0 +1,108 @@
+"""What a pool has saved this month against LiveKit Cloud. Pure.
+
+Cloud's side: the participant-minutes on the pool's own nodes, each connection begun up to a minute as Cloud counts, at
+the card `livekit/participant`, beyond what its plan includes, and the plan's fee. Our side: as many nodes as are wanted
+now, at `spec.nodeMonthlyCost`. The month has only begun: fee, included minutes and nodes count for the part of it that
+is over (for a pool made within it, since then), so that the last day shows what `talktime economics` computes for the
+whole. Traffic is left out: nobody tells what rooms sent (a card may price it).
+
+Worked example: 2 nodes of 70 USD, half of the month over, 400,000 minutes; a plan of 50 USD with 150,000 minutes, then
+0.0005: Cloud 25 + (400,000 - 75,000) x 0.0005 = 187.50, nodes 70, saved 117.50.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from talktime_ledger.cards import rate_card
+from talktime_ledger.core.meters import Meter
+from talktime_ledger.core.money import ZERO, per_million, shown
+from talktime_ledger.core.rates import PriceUnknown, RateBook, RateEntry, RateSnapshot
+from talktime_ledger.resources.rate_card import RateCardSpec
+from talktime_ledger.wire import TransportRow
+
+VENDOR, MODEL = "livekit", "participant"
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """USD of the month so far. ``month``: 2026-11; negative where the nodes cost more."""
+
+    month: str
+    minutes: int
+    cloud_usd: Decimal
+    nodes_usd: Decimal
+
+    @property
+    def saved_usd(self) -> Decimal:
+        return self.cloud_usd - self.nodes_usd
+
+    def render(self) -> dict[str, str | int]:
+        """`status.saving`."""
+        amounts = {"cloudUsd": self.cloud_usd, "nodesUsd": self.nodes_usd, "savedUsd": self.saved_usd}
+        told = {name: shown(usd, 2) for name, usd in amounts.items()}
+        return {"month": self.month, "participantMinutes": self.minutes, **told}
+
+
+def month_start(now: datetime) -> datetime:
+    """Midnight UTC of the month's first day."""
+    return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def share_over(since: datetime | None, now: datetime) -> Decimal:
+    """The part of the month from its beginning, or from `since` if that is later, until now: 0 to 1."""
+    start = month_start(now)
+    length = month_start(start + 32 * DAY) - start
+    begun = start if since is None else max(start, since.astimezone(UTC))
+    return max(ZERO, Decimal(int((now - begun).total_seconds())) / Decimal(int(length.total_seconds())))
+
+
+def cloud_prices(cards: Iterable[tuple[str, RateCardSpec]], now: datetime) -> tuple[RateEntry, RateSnapshot] | None:
+    """Cloud's price in force; None when no card tells it (law 4: no number is made up)."""
+    found = []
+    for name, spec in cards:
+        if (spec.provider.value, spec.model) == (VENDOR, MODEL):
+            try:
+                found.append(rate_card(name, spec))
+            except PriceUnknown:
+                continue
+    try:
+        entry, rates = RateBook(tuple(found)).in_force(VENDOR, MODEL, now)
+        rates.price(Meter.PARTICIPANT_SECONDS)
+    except PriceUnknown:
+        return None
+    return entry, rates
+
+
+def saving(
+    minutes: int | None,
+    prices: tuple[RateEntry, RateSnapshot] | None,
+    nodes: int,
+    node_monthly_usd: Decimal | None,
+    since: datetime | None,
+    now: datetime,
+) -> Saving | None:
+    """`minutes`: participant-minutes of this month on the pool's own nodes; `since`: when the pool was made.
+
+    None when any of the three is not known: the ledger has not told, no card has Cloud's price, a node's cost is unset.
+    """
+    if minutes is None or prices is None or node_monthly_usd is None:
+        return None
+    entry, rates = prices
+    share = share_over(since, now)
+    included = ZERO
+    if (free := entry.allowances.get(Meter.PARTICIPANT_SECONDS)) is not None:
+        month_days = (month_start(month_start(now) + 32 * DAY) - month_start(now)) / DAY
+        included = share * free.quantity * (int(month_days) if free.per == "Day" else 1)
+    billed = max(0, minutes * 60 - int(included))
+    cloud = share * entry.monthly_fee + per_million(billed, rates.price(Meter.PARTICIPANT_SECONDS))
+    return Saving(month_start(now).strftime("%Y-%m"), minutes, cloud, share * nodes * node_monthly_usd)
+
+
+def minutes_by_pool(rows: Iterable[TransportRow]) -> Mapping[str, int]:
+    """Participant-minutes on own nodes, by the pool's name; a pool without a row had none."""
+    return {row.pool: row.selfhosted_begun_minutes for row in rows if row.pool}

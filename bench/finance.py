@@ -178,7 +178,7 @@ async def measure(dsn: str, sessions: int, days: int, projects: int) -> dict[str
         "sessions": sessions,
         "sessions_of_the_day": report.groups[0].sessions,
         "settlement_s": round(settled - settling, 2),
-        "settlement_difference_usd": str(booked - billed),
+        "settlement_difference_usd": f"{booked - billed:f}",
         "estimate_percent": str(report.estimate_percent),
         "cost_query_ms": round(statistics.median(times), 1),
         "cost_query_max_ms": round(max(times), 1),

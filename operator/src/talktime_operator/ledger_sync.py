@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
@@ -17,6 +17,7 @@ from talktime_ledger.wire import PoolPush, ProjectPush, ProjectStatus, SpendRow
 
 from talktime_operator.conditions import Silence
 from talktime_operator.names import Key
+from talktime_operator.pools.saving import minutes_by_pool, month_start
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -48,6 +49,8 @@ class LedgerSync:
         self.silence: Silence | None = None
         self.statuses: dict[Key, ProjectStatus] = {}
         self.spend: tuple[SpendRow, ...] | None = None
+        self.minutes: tuple[datetime, Mapping[str, int]] | None = None
+        """The month's first moment, and participant-minutes on own nodes by pool name since then."""
 
     @property
     def reachable(self) -> bool | None:
@@ -146,6 +149,16 @@ class LedgerSync:
             self.spend = await self._answered(self._client.spend(by="provider,model"))
         except LedgerError as error:
             logger.warning("no spend report: %s", error)
+
+    async def refresh_minutes(self) -> None:
+        """Participant-minutes of this month by pool, for what they have saved."""
+        since = month_start(self._wall())
+        try:
+            rows = await self._answered(self._client.transport_report(since=since.isoformat(), by="pool"))
+        except LedgerError as error:
+            logger.warning("no transport report: %s", error)
+        else:
+            self.minutes = since, minutes_by_pool(rows)
 
     async def follow(self) -> None:
         """Endless: the ledger's changes stream. A (re)connect pushes everything anew: it may be a restored ledger."""

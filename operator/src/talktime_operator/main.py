@@ -46,6 +46,7 @@ logger = logging.getLogger("talktime_operator")
 
 SEED_SECRET = "talktime-operator-seed"  # noqa: S105 - a name
 SPEND_REFRESH = 15.0
+MINUTES_REFRESH = 300.0
 SFU_TICK = 0.2
 """Seconds between two looks at which pool's turn it is."""
 
@@ -105,6 +106,7 @@ class Operator:
             self.ledger.follow(),
             _every(self.settings.ledger_grace / 3, self.ledger.refresh),
             _every(SPEND_REFRESH, self.ledger.refresh_spend),
+            _every(MINUTES_REFRESH, self.ledger.refresh_minutes),
             _every(self.settings.worker_poll, self._poll_workers),
             _every(SFU_TICK, self._poll_sfus),
             _every(SFU_TICK, self._poll_fallbacks),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
@@ -46,6 +47,7 @@ class Resource(Generic[SpecModel]):
     status: Mapping[str, Any]
     deleting: bool
     rotate_keys: str = ""
+    created: datetime | None = None
 
     @classmethod
     def parse(cls, body: Mapping[str, Any], model: type[SpecModel]) -> Resource[SpecModel]:
@@ -66,7 +68,16 @@ class Resource(Generic[SpecModel]):
             status=_plain(body.get("status") or {}),
             deleting="deletionTimestamp" in meta,
             rotate_keys=(meta.get("annotations") or {}).get(ROTATE_ANNOTATION, ""),
+            created=_moment(meta.get("creationTimestamp")),
         )
+
+
+def _moment(text: Any) -> datetime | None:
+    """A time of the API server's; None for what is none."""
+    try:
+        return datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError:
+        return None
 
 
 def _plain(value: Any) -> Any:

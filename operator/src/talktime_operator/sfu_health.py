@@ -22,7 +22,8 @@ from talktime_operator.observed import Pod
 from talktime_operator.pools.failover import Streak, Verdict, pool_is_sick
 from talktime_operator.pools.health import DEPENDENT, Answer, Cause, Evidence, Round, judge_round
 from talktime_operator.pools.nodes import NodeHealth
-from talktime_operator.sfu_probe import LiveKitAt, Probe, RedisAt
+from talktime_operator.redis_probe import RedisAt
+from talktime_operator.sfu_probe import LiveKitAt, Probe
 
 FALLBACK_INTERVAL = 5.0
 """Seconds at least between two questions to the fallback: it is somebody else's service."""
@@ -175,7 +176,7 @@ class SfuHealth(Collector):
         within = min(max(target.interval, 0.5), 1.0)
         readings = await asyncio.gather(*(self._ask_node(t, target.keys, within) for t in nodes))
         lacking = any(r.answer in DEPENDENT for r in readings)
-        redis: Verdict = await self._ask_redis(target, within) if lacking else "unknown"
+        redis = await self._ask_redis(target, within) if lacking else None
         network: Verdict = "good"
         if readings and all(r.answer is Answer.SILENT for r in readings):
             network = "good" if await self._network() else "unknown"
@@ -211,13 +212,13 @@ class SfuHealth(Collector):
                 node_id, rooms = parse_metrics(metrics.text)
         return Reading(answer if node_id else Answer.WRONG, node_id, rooms)
 
-    async def _ask_redis(self, target: PoolTarget, within: float) -> Verdict:
+    async def _ask_redis(self, target: PoolTarget, within: float) -> Answer | None:
         """Asked only when a node lacks something: a node that makes rooms has its Redis."""
         if target.redis is None:
-            return "unknown"
+            return None
         reply = await self._probe.ping(target.redis, within)
         self._took((*target.key, "", "redis"), reply.seconds)
-        return reply.answer.verdict("unknown")
+        return reply.answer
 
     async def _ask_fallback(self, target: PoolTarget, state: _Pool, now: float) -> None:
         if target.fallback is None:

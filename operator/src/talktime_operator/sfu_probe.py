@@ -1,9 +1,8 @@
-"""Single questions to a livekit-server and to a Redis. A new connection each: only so is a hung one told from a cut."""
+"""Single questions to a livekit-server and a Redis. A new connection each: only so is a hung one told from a cut."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import httpx
 import jwt
 
 from talktime_operator.pools.health import Answer
+from talktime_operator.redis_probe import RedisAt, ping
 
 NOBODY = "talktime-health"
 """A room that does not exist: ListRooms of it is the cheapest call that goes through the room service to its store."""
@@ -28,14 +28,6 @@ class LiveKitAt:
     url: str
     api_key: str
     api_secret: str = field(repr=False)
-
-
-@dataclass(frozen=True)
-class RedisAt:
-    """host:port of a Redis."""
-
-    address: str
-    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,19 +67,18 @@ class Probe:
         )
 
     async def ping(self, at: RedisAt, within: float) -> Reply:
-        """PING; `-NOAUTH` is as good as `+PONG`: somebody is there, and no password is needed to know."""
+        """Asks a Redis as the nodes do."""
         started = self._clock()
         try:
             async with asyncio.timeout(within):
-                line = await _ping(at)
+                answer = await ping(at)
         except TimeoutError:
             return Reply(Answer.HUNG)
         except ConnectionError:
             return Reply(Answer.REFUSED)
         except (OSError, ValueError):
             return Reply(Answer.SILENT)
-        alive = line.startswith((b"+PONG", b"-NOAUTH", b"-NOPERM"))
-        return Reply(Answer.GOOD if alive else Answer.WRONG, self._clock() - started)
+        return Reply(answer, self._clock() - started)
 
     async def _http(self, ask: Callable[[], Awaitable[httpx.Response]], within: float) -> Reply:
         started = self._clock()
@@ -106,22 +97,6 @@ class Probe:
         if response.status_code == STALE_STATS:
             return Reply(Answer.STALE, took)
         return Reply(Answer.GOOD if response.status_code == 200 else Answer.WRONG, took, response.text)
-
-
-async def _ping(at: RedisAt) -> bytes:
-    host, _, port = at.address.rpartition(":")
-    context = None
-    if at.tls:
-        # Asked is whether it lives; nothing secret is sent, so nobody has to be trusted.
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context)
-    try:
-        writer.write(b"PING\r\n")
-        await writer.drain()
-        return await reader.readline()
-    finally:
-        writer.close()
 
 
 def _refused(error: BaseException) -> bool:

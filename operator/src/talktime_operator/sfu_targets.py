@@ -13,8 +13,9 @@ from talktime_operator.names import Key
 from talktime_operator.observed import Pod, Resource
 from talktime_operator.pools.nodes import ports_of
 from talktime_operator.pools.reconcile import Pools
+from talktime_operator.redis_probe import RedisAt
 from talktime_operator.sfu_health import PoolTarget, Target
-from talktime_operator.sfu_probe import LiveKitAt, RedisAt
+from talktime_operator.sfu_probe import LiveKitAt
 
 
 def pool_targets(cluster: Cluster, pools: Pools, namespace: str) -> list[PoolTarget]:
@@ -30,7 +31,6 @@ def pool_targets(cluster: Cluster, pools: Pools, namespace: str) -> list[PoolTar
 def _target(pools: Pools, pool: Resource[SFUPoolSpec], spec: SFUPoolSpec, pods: Iterable[Pod]) -> PoolTarget:
     key, health = pool.key, spec.health
     second = pools.fallback(key)
-    embedded = f"{names.sfu(key.name)}-redis.{key.namespace}.svc:6379"
     return PoolTarget(
         key=key,
         nodes=tuple(
@@ -40,7 +40,16 @@ def _target(pools: Pools, pool: Resource[SFUPoolSpec], spec: SFUPoolSpec, pods: 
         interval=float(seconds(health.interval)),
         failure_threshold=health.failure_threshold,
         keys=pools.keys(key),
-        redis=RedisAt(spec.redis.address or embedded, spec.redis.tls),
+        redis=_redis(pools, key, spec),
         fallback=LiveKitAt(second.url, second.api_key, second.api_secret) if second is not None else None,
         proven=any(c["type"] == "Ready" and c["status"] == "True" for c in pool.status.get("conditions") or ()),
     )
+
+
+def _redis(pools: Pools, key: Key, spec: SFUPoolSpec) -> RedisAt:
+    """As the nodes ask it; without a password while it is not known."""
+    if spec.redis.address is None:
+        return RedisAt(f"{names.sfu(key.name)}-redis.{key.namespace}.svc:6379")
+    given = pools.given(key)
+    known = spec.redis.password_secret_ref is None or given.password
+    return RedisAt(spec.redis.address, spec.redis.tls, given.ca, given.password if known else None)

@@ -123,6 +123,7 @@ class FakeLedger:
                 web.delete("/v1/projects/{ns}/{name}", self._delete_project),
                 web.get("/v1/projects", self._list),
                 web.get("/v1/reports/spend", self._spend),
+                web.get("/v1/reports/transport", self._spend),
                 web.put("/v1/rate-cards/{name}", self._put),
                 web.delete("/v1/rate-cards/{name}", self._drop),
                 web.put("/v1/pools/{ns}/{name}", self._put),

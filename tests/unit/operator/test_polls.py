@@ -13,8 +13,9 @@ from talktime_ledger.resources.pool import Ports
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod
 from talktime_operator.pools.health import Answer, Cause
+from talktime_operator.redis_probe import RedisAt
 from talktime_operator.sfu_health import PoolTarget, SfuHealth, Target, parse_metrics
-from talktime_operator.sfu_probe import LiveKitAt, Probe, RedisAt
+from talktime_operator.sfu_probe import LiveKitAt, Probe
 from talktime_operator.workers import WorkerLoads, active_jobs, worker_url
 
 
@@ -277,7 +278,7 @@ async def test_times_of_answers_are_metrics(world: World, health: SfuHealth, poo
     ("reply", "expected"),
     [(b"+PONG\r\n", "good"), (b"-NOAUTH Authentication required.\r\n", "good"), (b"-LOADING\r\n", "bad"), (b"", "bad")],
 )
-async def test_a_redis_is_asked_without_a_password(world: World, reply: bytes, expected: str) -> None:
+async def test_a_redis_whose_password_is_not_known_is_asked_without(world: World, reply: bytes, expected: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.readline() == b"PING\r\n"
         writer.write(reply)

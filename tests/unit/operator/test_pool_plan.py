@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from talktime_ledger.core.meters import Meter
+from talktime_ledger.core.rates import RateEntry, RateSnapshot
 from talktime_ledger.resources.pool import SFUPoolSpec
 from talktime_operator.children.sfu_statefulset import template_digest
 from talktime_operator.names import Key
@@ -17,10 +20,12 @@ from talktime_operator.pools.failover import Streak
 from talktime_operator.pools.health import Cause, Evidence
 from talktime_operator.pools.nodes import NodeHealth
 from talktime_operator.pools.plan import Images, Plan, Seen, judge, plan, plan_wrong_namespace
+from talktime_operator.pools.saving import Spent
 from talktime_operator.pools.switching import Second
 
 TURN: dict[str, Any] = {"network": {"turn": {"domain": "turn.acme.test"}, "tlsSecretRef": {"name": "cert"}}}
 OTHERS = {"http": 1, "tcp": 2, "udp": 3, "metrics": 4}
+SECONDS = Meter.PARTICIPANT_SECONDS
 GOOD = NodeHealth("good", "ND_1", 3)
 BAD = NodeHealth("bad", "ND_2", None)
 STALE = NodeHealth("bad", "ND_3", 1, stale=True)
@@ -109,6 +114,21 @@ def _slots(made: Plan) -> list[str]:
 
 def _reasons(made: Plan) -> dict[str, str]:
     return {f.type: f.reason for f in made.findings}
+
+
+def test_the_months_saving_stands_in_the_status_and_stays_while_nobody_tells(seen: Callable[..., Seen]) -> None:
+    """400,000 minutes at 0.0005 on one node of 70 USD, from the month's beginning; no plan fee, nothing included."""
+    rates = RateSnapshot(
+        "c", "livekit", "participant", datetime(2026, 1, 1, tzinfo=UTC), {SECONDS: Decimal("8.333333")}
+    )
+    spent = Spent(400_000, (RateEntry(rates.effective_from, {}), rates))
+    looked = seen(nodeMonthlyCost="70", replicas=1)
+    told = plan(replace(looked, spent=spent)).status["saving"]
+    assert (told["month"], told["participantMinutes"], told["cloudUsd"]) == (f"{looked.now:%Y-%m}", 400_000, "200.00")
+    assert Decimal(told["savedUsd"]) == Decimal(told["cloudUsd"]) - Decimal(told["nodesUsd"])
+    before = {"saving": {"month": "2026-01"}}
+    assert plan(seen(nodeMonthlyCost="70", status=before)).status["saving"] == before["saving"]
+    assert "saving" not in plan(replace(seen(status=before), spent=spent)).status, "what a node costs is not known"
 
 
 def test_fixed_replicas_hold_autoscaling_and_say_so(seen: Callable[..., Seen]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import TransportRow
-from talktime_operator.pools.saving import cloud_prices, minutes_by_pool, month_start, saving, share_over
+from talktime_operator.pools.saving import cloud_prices, minutes_by_pool, month_start, saving, share_over, spent
 
 CARDS = Path(__file__).parents[3] / "examples" / "rate-cards"
 HALF = datetime(2026, 11, 16, tzinfo=UTC)
@@ -57,11 +57,22 @@ def test_a_daily_allowance_counts_for_the_days_that_are_over() -> None:
     assert found.cloud_usd == (20_000 - 15 * 1_000) * Decimal("0.0005")
 
 
-@pytest.mark.parametrize("missing", ["minutes", "card", "cost"])
+@pytest.mark.parametrize("missing", ["card", "cost"])
 def test_what_is_not_known_gives_no_number(missing: str) -> None:
     prices = None if missing == "card" else cloud_prices(card(), HALF)
-    cost = None if missing == "cost" else NODE
-    assert saving(None if missing == "minutes" else 5, prices, 1, cost, None, HALF) is None
+    assert saving(5, prices, 1, None if missing == "cost" else NODE, None, HALF) is None
+
+
+def test_the_ledgers_word_counts_in_its_month_only() -> None:
+    told = (datetime(2026, 11, 1, tzinfo=UTC), {"eu": 5})
+    assert spent(None, "eu", card(), HALF) is None
+    assert spent(told, "eu", card(), datetime(2026, 12, 1, tzinfo=UTC)) is None
+    found = spent(told, "eu", card(), HALF)
+    assert found is not None
+    assert (found.minutes, found.prices) == (5, cloud_prices(card(), HALF))
+    other = spent(told, "us", [], HALF)
+    assert other is not None
+    assert (other.minutes, other.prices) == (0, None)
 
 
 def test_prices_are_those_in_force_and_of_cloud() -> None:

@@ -124,6 +124,16 @@ class LastDrain(Spec):
     moved: int | None = Field(None, description="Sessions the deadline cut off; unset: not known.")
 
 
+class PoolSaving(Spec):
+    """USD this month so far, beside the same minutes at LiveKit Cloud (card `livekit/participant`); without traffic."""
+
+    month: Annotated[str, StringConstraints(max_length=7)]
+    participant_minutes: int = Field(0, description="On the pool's own nodes, each connection begun up to a minute.")
+    cloud_usd: str = Field("0", max_length=32, description="What Cloud asks for them, with the plan's fee so far.")
+    nodes_usd: str = Field("0", max_length=32, description="The nodes so far, at spec.nodeMonthlyCost.")
+    saved_usd: str = Field("0", max_length=32, description="cloudUsd - nodesUsd.")
+
+
 class SFUPoolStatusFields(Spec):
     """`SFUPool.status`."""
 
@@ -140,6 +150,9 @@ class SFUPoolStatusFields(Spec):
     last_drain: LastDrain | None = None
     nodes_summary: Annotated[str, StringConstraints(max_length=32)] = Field("", description="ready/wanted.")
     sessions: int | None = None
+    saving: PoolSaving | None = Field(
+        None, description="Needs spec.nodeMonthlyCost and a RateCard with Cloud's price of minutes."
+    )
     conditions: Conditions = ()
 
 

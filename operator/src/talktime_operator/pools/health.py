@@ -27,6 +27,8 @@ class Answer(StrEnum):
     HUNG = "takes connections and does not answer"
     SILENT = "cannot be reached"
     NO_MEDIA = "answers, but no UDP comes through"
+    UNTRUSTED = "shows a certificate that is not trusted"
+    DENIED = "refuses the password"
 
     def verdict(self, network: Verdict) -> Verdict:
         """As evidence about this node. `network`: whether anything else could be reached."""
@@ -77,9 +79,9 @@ class Evidence:
         return self.streak.verdict, self.cause, self.message, self.sick, self.fallback, self.fallback_message
 
 
-def judge_round(nodes: Mapping[str, Answer], redis: Verdict, network: Verdict) -> Round:
-    """`nodes`: every running node that takes new rooms, by name. `redis`: whether it answers us; a node that makes
-    rooms has its Redis, whatever we see of it."""
+def judge_round(nodes: Mapping[str, Answer], redis: Answer | None, network: Verdict) -> Round:
+    """`nodes`: every running node that takes new rooms, by name. `redis`: what it answers us, None if it was not asked;
+    a node that makes rooms has its Redis, whatever we see of it."""
     if not nodes:
         return Round("bad", Cause.NO_NODE, "no node runs that takes new rooms")
     sick = {name: answer for name, answer in nodes.items() if answer is not Answer.GOOD}
@@ -90,8 +92,9 @@ def judge_round(nodes: Mapping[str, Answer], redis: Verdict, network: Verdict) -
         text = "neither nodes nor ledger nor API server answer the operator: its own network; nothing is decided"
         return Round("unknown", Cause.NETWORK, text)
     lacking = [answer for answer in nodes.values() if answer in DEPENDENT]
-    if lacking and redis != "good":
-        return _redis(f"none of {len(nodes)} nodes takes rooms ({told}) and Redis does not answer")
+    if lacking and redis is not Answer.GOOD:
+        says = redis.value if redis in (Answer.UNTRUSTED, Answer.DENIED) else "does not answer"
+        return _redis(f"none of {len(nodes)} nodes takes rooms ({told}) and Redis {says}")
     if len(lacking) == len(nodes):
         if all(answer is Answer.STALE for answer in lacking):
             return _redis("every node answers 406: they do not reach their Redis, which answers the operator")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal
 
 from talktime_ledger.resources.kinds import GROUP, VERSION
@@ -29,6 +30,7 @@ from talktime_operator.pools import drain, switching
 from talktime_operator.pools.failover import Active
 from talktime_operator.pools.health import Evidence
 from talktime_operator.pools.nodes import Around, NodeHealth, drain_nodes, load, port_clash
+from talktime_operator.pools.saving import Spent, saving
 from talktime_operator.scaling import NodePolicy, desired_nodes
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
@@ -47,7 +49,8 @@ class Images:
 class Seen:
     """Everything a plan for one pool looks at. `nodes`: health by pod uid; `others`: the other pools that parse;
     `leaving` and `told` as in pools/nodes.py; `evidence`: its health by rounds, `second`: its fallback;
-    `mounts`: what nodes get beside the spec, `given`: what is said of its keys and Secrets."""
+    `mounts`: what nodes get beside the spec, `given`: what is said of its keys and Secrets; `spent`: this month's use,
+    None while the ledger has not told."""
 
     resource: Resource[SFUPoolSpec]
     spec: SFUPoolSpec
@@ -64,6 +67,7 @@ class Seen:
     second: switching.Second = field(default_factory=switching.Second)
     mounts: Mounts = field(default_factory=Mounts)
     given: tuple[Finding, ...] = ()
+    spent: Spent | None = None
 
     @property
     def owner(self) -> Owner:
@@ -286,10 +290,29 @@ def _status(
     }
     if sessions is not None:
         out["sessions"] = sessions
+    saved = _saved(seen, wanted)
+    if saved:
+        out["saving"] = saved
     last = _last_drain(steps, seen.now) or resource.status.get("lastDrain")
     if last:
         out["lastDrain"] = last
     return out
+
+
+def _saved(seen: Seen, wanted: int) -> dict[str, Any]:
+    """While the ledger has not told, what stood there stays (law 6)."""
+    if seen.spent is None:
+        return dict(seen.resource.status.get("saving") or {})
+    cost = seen.spec.node_monthly_cost
+    found = saving(
+        seen.spent.minutes,
+        seen.spent.prices,
+        wanted,
+        None if cost is None else Decimal(cost),
+        seen.resource.created,
+        seen.now,
+    )
+    return found.render() if found is not None else {}
 
 
 def _countdown(state: drain.State | None) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from talktime_ledger.client import LedgerError
 from talktime_ledger.resources.kinds import GROUP, VERSION
 from talktime_ledger.resources.pool import FallbackMode, SFUPoolSpec
+from talktime_ledger.resources.rate_card import RateCardSpec
 
 from talktime_operator.applier import Applier
 from talktime_operator.children.livekit_secret import LiveKitAccess
@@ -27,6 +28,7 @@ from talktime_operator.pools.plan import Images, Seen, plan, plan_invalid, plan_
 from talktime_operator.pools.pool_keys import PoolKeys
 from talktime_operator.pools.pool_secrets import Given, PoolSecrets
 from talktime_operator.pools.rotation import Keys, Pair, Users, fingerprint
+from talktime_operator.pools.saving import spent
 from talktime_operator.pushed import Pushed
 from talktime_operator.settings import OperatorSettings
 from talktime_operator.sfu_health import SfuHealth
@@ -149,6 +151,7 @@ class Pools:
                     second=second,
                     mounts=Mounts(fingerprint(turn.keys.ring), given.fingerprint_or(p.sfu.secrets for p in sfus)),
                     given=(turn.finding, *given.findings()),
+                    spent=spent(self._ledger.minutes, key.name, self._cards(), now),
                 )
             )
         self._views[key] = planned.view
@@ -169,6 +172,9 @@ class Pools:
         await self._drains.remove(_owner(resource), key, sfus, planned.drain, now)
         rest = await self._applier.write_status(_owner(resource), key, resource.status, planned.status)
         return min((s for s in (retry, rest) if s > 0), default=0.0)
+
+    def _cards(self) -> Iterator[tuple[str, RateCardSpec]]:
+        return ((card.key.name, card.spec) for card in self._cluster.cards() if card.spec is not None)
 
     def _users(self, resource: Resource[SFUPoolSpec], sfus: tuple[Pod, ...], keys: Keys) -> Users:
         """Who uses which of the pool's keys. An agent pod is known by the Secret it was started with."""

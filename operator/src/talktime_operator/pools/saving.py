@@ -48,6 +48,23 @@ class Saving:
         return {"month": self.month, "participantMinutes": self.minutes, **told}
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What the ledger and the cards say of this month: participant-minutes on the pool's own nodes, Cloud's price."""
+
+    minutes: int
+    prices: tuple[RateEntry, RateSnapshot] | None
+
+
+def spent(
+    told: tuple[datetime, Mapping[str, int]] | None, pool: str, cards: Iterable[tuple[str, RateCardSpec]], now: datetime
+) -> Spent | None:
+    """`told`: the month's first moment and minutes by pool. None when the ledger has told nothing of this month yet."""
+    if told is None or told[0] != month_start(now):
+        return None
+    return Spent(told[1].get(pool, 0), cloud_prices(cards, now))
+
+
 def month_start(now: datetime) -> datetime:
     """Midnight UTC of the month's first day."""
     return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -79,7 +96,7 @@ def cloud_prices(cards: Iterable[tuple[str, RateCardSpec]], now: datetime) -> tu
 
 
 def saving(
-    minutes: int | None,
+    minutes: int,
     prices: tuple[RateEntry, RateSnapshot] | None,
     nodes: int,
     node_monthly_usd: Decimal | None,
@@ -88,9 +105,9 @@ def saving(
 ) -> Saving | None:
     """`minutes`: participant-minutes of this month on the pool's own nodes; `since`: when the pool was made.
 
-    None when any of the three is not known: the ledger has not told, no card has Cloud's price, a node's cost is unset.
+    None when no card has Cloud's price, or a node's cost is unset.
     """
-    if minutes is None or prices is None or node_monthly_usd is None:
+    if prices is None or node_monthly_usd is None:
         return None
     entry, rates = prices
     share = share_over(since, now)

@@ -8,7 +8,7 @@ CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=
 
-.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance bench-metering bench-failover
+.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance bench-metering bench-failover bench-density
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,3 +74,8 @@ bench-failover: ## kill -9 of the only SFU under 3 live interviews, 20 times, on
 	@hack/python -m hack.machine test
 	@.venv/bin/python -m bench.failover --kills $(KILLS) | tee $(TALKTIME_STATE)/failover.log
 	@.venv/bin/python bench/record.py failover $(TALKTIME_STATE)/failover.log
+
+bench-density: ## Two-party audio rooms per core of the real livekit-server, until joins or packets suffer (8 min); result kept
+	@hack/python -m hack.machine test
+	@.venv/bin/python -m bench.density | tee $(TALKTIME_STATE)/density.log
+	@.venv/bin/python bench/record.py density $(TALKTIME_STATE)/density.log

@@ -15,20 +15,19 @@ KEYS = {"project": ("namespace", "project"), "pool": ("pool",)}
 # A connection is kept as in `desk.transport.Kept.raw`; how long it lasted and what of that nobody saw is
 # `core.transport.Connection`: until `left` when that was told, else until it was surely `gone`, else as far as `seen`.
 _FOUND = """
-found AS (SELECT s.id, p.namespace, p.name AS project, COALESCE(s.media->>'pool', '') AS pool, s.attached_at,
+found AS (SELECT p.namespace, p.name AS project, COALESCE(s.media->>'pool', '') AS pool, s.attached_at,
                  COALESCE(s.closed_at, NOW()) AS ended, s.transport_seconds
           FROM sessions s JOIN projects p ON p.id = s.project_id
           WHERE ($1::text IS NULL OR p.namespace = $1) AND ($2::text IS NULL OR p.name = $2)
             AND ($3::timestamptz IS NULL OR s.opened_at >= $3) AND ($4::timestamptz IS NULL OR s.opened_at < $4)),
-told AS (SELECT f.*, jsonb_typeof(c.value) = 'number' AS plain, c.value
-         FROM found f CROSS JOIN LATERAL jsonb_each(f.transport_seconds) c),
-lasting AS (SELECT t.*, NOT t.plain AND COALESCE((t.value->>'cloud')::boolean, FALSE) AS cloud,
-                   CASE WHEN t.plain THEN t.value::bigint
-                        ELSE GREATEST((t.value->>'seen')::bigint,
-                                      COALESCE((t.value->>'left')::bigint, (t.value->>'gone')::bigint, 0))
-                   END AS seconds FROM told t),
-changes AS (SELECT f.*, f.attached_at AS at, 1 AS change FROM found f WHERE f.attached_at IS NOT NULL
-            UNION ALL SELECT f.*, f.ended, -1 FROM found f WHERE f.attached_at IS NOT NULL)
+lasting AS (SELECT f.namespace, f.project, f.pool, COALESCE((c.value->>'cloud')::boolean, FALSE) AS cloud,
+                   CASE jsonb_typeof(c.value) WHEN 'number' THEN c.value::bigint
+                        ELSE GREATEST((c.value->>'seen')::bigint,
+                                      COALESCE((c.value->>'left')::bigint, (c.value->>'gone')::bigint, 0))
+                   END AS seconds
+            FROM found f CROSS JOIN LATERAL jsonb_each(f.transport_seconds) c),
+changes AS (SELECT namespace, project, pool, attached_at AS at, 1 AS change FROM found WHERE attached_at IS NOT NULL
+            UNION ALL SELECT namespace, project, pool, ended, -1 FROM found WHERE attached_at IS NOT NULL)
 """
 
 

@@ -28,14 +28,8 @@ from talktime_ledger.core.limits import Level, LimitState, Position, judge, wrap
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.pricing import price
 from talktime_ledger.core.rates import RateSnapshot
-from talktime_ledger.core.worst_case import (
-    Caps,
-    Legs,
-    capped_response_bound,
-    goodbye_bound,
-    instruction_tokens_bound,
-    output_cap,
-)
+from talktime_ledger.core.worst_case import Caps, Legs, instruction_tokens_bound, output_cap
+from talktime_ledger.core.worst_cases import GEMINI, OPENAI, WorstCases
 from talktime_ledger.wire import (
     Attach,
     Attachment,
@@ -55,6 +49,8 @@ from talktime_ledger.wire import (
 )
 from talktime_ledger.wire.resume import Checkpoint, Kept, Lost
 from talktime_simulator.participants.door import Entry, claims_of
+
+from . import gemini_desk
 
 ROOT = Path(__file__).parents[3]
 MODEL = "gpt-realtime-2.1-mini"
@@ -79,6 +75,29 @@ LISTEN = RateSnapshot(
 )
 
 
+@dataclass(frozen=True)
+class Kind:
+    """An API with the prices of its models and the rules of its worst cases."""
+
+    api: str
+    talk: RateSnapshot
+    listen: RateSnapshot | None
+    worst: WorstCases
+    hold: int
+
+    @property
+    def legs(self) -> Legs:
+        return Legs(self.talk, self.listen)
+
+    @property
+    def rates(self) -> dict[str, RateSnapshot]:
+        return {rates.model: rates for rates in (self.talk, self.listen) if rates is not None}
+
+
+REALTIME = Kind("OpenAIRealtime", TALK, LISTEN, OPENAI, 1)
+LIVE = Kind("GeminiLive", gemini_desk.TALK, None, GEMINI, gemini_desk.HOLD)
+
+
 @dataclass
 class Book:
     """One session in the ledger."""
@@ -86,6 +105,7 @@ class Book:
     config: SessionConfig
     limit: Decimal
     opened: float
+    kind: Kind
     provider: str = "primary"
     epoch: int = 1
     posted: Decimal = money.ZERO
@@ -120,7 +140,9 @@ class MemoryLedger:
         self.streams: set[web.StreamResponse] = set()
         self.url = ""
 
-    def open(self, *, limit: str, endpoint: str, provider: str = "primary", **config: Any) -> str:
+    def open(
+        self, *, limit: str, endpoint: str, provider: str = "primary", kind: Kind = REALTIME, **config: Any
+    ) -> str:
         session_id = str(uuid.uuid4())
         seconds = config.pop("responseSeconds", 10)
         told = {
@@ -131,7 +153,7 @@ class MemoryLedger:
             "{minutes} minutes.",
             "closing": "Thank you for your time, we have covered everything we need. Goodbye.",
             "voice": "marin",
-            "transcriptionModel": TRANSCRIBER,
+            "transcriptionModel": kind.listen.model if kind.listen else None,
             "caps": CapsConfig(
                 contextTokens=config.pop("contextTokens", 1000),
                 responseSeconds=seconds,
@@ -141,18 +163,21 @@ class MemoryLedger:
             "onLedgerOutage": "Drain",
             **config,
         }
-        self.books[session_id] = Book(SessionConfig(endpoint=endpoint, **told), Decimal(limit), time.time(), provider)
+        self.books[session_id] = Book(
+            SessionConfig(endpoint=endpoint, **told), Decimal(limit), time.time(), kind, provider
+        )
         return session_id
 
     def bounds(self, book: Book) -> tuple[Decimal, Decimal]:
         config = book.config
         words = instruction_tokens_bound(config.instructions, (config.greeting or "", config.wrapUp, config.closing))
-        cap = capped_response_bound(Legs(TALK, LISTEN), book.caps(), instruction_tokens=words)
-        return cap, goodbye_bound(TALK, config.closing)
+        worst = book.kind.worst
+        cap = worst.capped(book.kind.legs, book.caps(), instruction_tokens=words)
+        return cap, worst.goodbye(book.kind.talk, config.closing)
 
     def grant(self, book: Book, n: int, want: Decimal, in_flight: Decimal) -> Grant:
         cap, goodbye = self.bounds(book)
-        w = want or cap
+        w = book.kind.hold * (want or cap)
         level = Level(book.limit, book.posted, book.limit - book.posted, self.soft_percent)
         place = Position(level, Level(Decimal(100), book.posted, Decimal(100)), None, w, goodbye, in_flight)
         verdict = judge(place)
@@ -175,6 +200,7 @@ class MemoryLedger:
             session_limit=book.limit,
             limit_state=verdict.state,
             w=cap,
+            hold=book.kind.hold,
             budget=GrantBudget(
                 session_limit=book.limit, session_posted=book.posted, project_amount=Decimal(100),
                 project_posted=book.posted, project_available=Decimal(100) - book.posted,
@@ -183,10 +209,9 @@ class MemoryLedger:
 
     def post(self, book: Book, usages: Any) -> None:
         for usage in usages:
-            if usage.key in book.usages:
-                continue
-            rates = LISTEN if usage.model == TRANSCRIBER else TALK
-            cost = price(usage.meters, rates)
+            old = book.usages.get(usage.key)
+            rates = book.kind.rates[usage.model]
+            cost = price(usage.meters, rates) - (price(old.meters, rates) if old else money.ZERO)
             book.usages[usage.key] = usage
             book.posted += cost
             book.reserved = max(money.ZERO, book.reserved - cost)
@@ -197,8 +222,8 @@ class MemoryLedger:
     def session(self, session_id: str) -> Session:
         book = self.books[session_id]
         return Session(
-            session_id=session_id, namespace="research", project="study", provider=book.provider, api="OpenAIRealtime",
-            model=MODEL, epoch=book.epoch, state="closed" if book.closed else "open", opened_at=SINCE,
+            session_id=session_id, namespace="research", project="study", provider=book.provider, api=book.kind.api,
+            model=book.kind.talk.model, epoch=book.epoch, state="closed" if book.closed else "open", opened_at=SINCE,
             participant_identity="participant-1", observers=OBSERVERS, posted=book.posted, reserved=book.reserved,
             limit=book.limit,
         )  # fmt: skip
@@ -235,7 +260,7 @@ class MemoryLedger:
         told = Attach.model_validate_json(await request.read())
         if told.epoch < book.epoch:
             return _problem(409, ProblemReason.FENCED)
-        rates = [_wire(TALK), _wire(LISTEN)]
+        rates = [_wire(one) for one in book.kind.rates.values()]
         return _json(
             Attachment(
                 session=self.session(request.match_info["id"]), config=book.config,
@@ -344,6 +369,7 @@ class Stage:
     ledger: MemoryLedger
     livekit_url: str
     simulator: str
+    live: str
     worker_url: str
     worker: asyncio.subprocess.Process
     worker_log: Path
@@ -460,7 +486,7 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     tmp_path = tmp_path_factory.mktemp("stage")
     binary = shutil.which("livekit-server") or str(ROOT / ".state/bin/livekit-server")
     assert Path(binary).exists(), "livekit-server is not built: run `make tools`"  # noqa: ASYNC240
-    signal_port, udp_port, sim_port, worker_port, metrics_port = (free_port() for _ in range(5))
+    signal_port, udp_port, sim_port, tls_port, worker_port, metrics_port = (free_port() for _ in range(6))
     livekit_url = f"http://127.0.0.1:{signal_port}"
     config = {
         "port": signal_port,
@@ -482,6 +508,7 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     )
     provider = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "talktime_simulator", "serve", "--host", "127.0.0.1", "--port", str(sim_port),
+        "--tls-port", str(tls_port), "--tls-dir", str(tmp_path / "tls"), "--tls-name", "127.0.0.1",
         stdout=logs["simulator"], stderr=logs["simulator"],
     )  # fmt: skip
     token = tmp_path / "token"
@@ -493,10 +520,13 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         "TALKTIME_TOKEN_FILE": str(token),
         "TALKTIME_AGENT_NAME": "tt-research-study",
         "TALKTIME_SESSIONS_PER_REPLICA": "3",
-        "TALKTIME_PROVIDER_NAMES": "primary,mistyped,unpaid",
+        "TALKTIME_PROVIDER_NAMES": "primary,mistyped,unpaid,backup",
         "TALKTIME_PROVIDER_KEY_0": "sim-key",
         "TALKTIME_PROVIDER_KEY_1": "sim-bad-key",
         "TALKTIME_PROVIDER_KEY_2": "sim-quota-key",
+        "TALKTIME_PROVIDER_KEY_3": "sim-key",
+        # What Google's client trusts; as in a cluster, where the operator mounts the CA and names it so.
+        "SSL_CERT_FILE": str(tmp_path / "tls" / "ca.pem"),
         "TALKTIME_SPOOL_DIR": str(tmp_path / "spool"),
         "TALKTIME_HTTP_HOST": "127.0.0.1",
         "TALKTIME_HTTP_PORT": str(worker_port),
@@ -517,8 +547,8 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         await until(lambda: "registered worker" in log.read_text(), 60)
         async with api.LiveKitAPI(livekit_url, KEY, SECRET) as livekit:
             yield Stage(
-                ledger, livekit_url, f"http://127.0.0.1:{sim_port}", f"http://127.0.0.1:{worker_port}",
-                worker, log, tmp_path / "spool", livekit,
+                ledger, livekit_url, f"http://127.0.0.1:{sim_port}", f"https://127.0.0.1:{tls_port}",
+                f"http://127.0.0.1:{worker_port}", worker, log, tmp_path / "spool", livekit,
             )  # fmt: skip
     finally:
         await _ended(worker, 20)

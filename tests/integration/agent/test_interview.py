@@ -17,7 +17,7 @@ from talktime_simulator.participants.person import Person, Plan
 from talktime_simulator.participants.watcher import Watcher
 from talktime_simulator.speech import Voice
 
-from .conftest import until
+from .conftest import LIVE, until
 
 pytestmark = [pytest.mark.real_session, pytest.mark.asyncio(loop_scope="module")]
 
@@ -64,6 +64,24 @@ async def test_an_interview_is_billed_to_the_token(stage: Any) -> None:
     assert all(row["truncation"]["token_limits"] == {"post_instructions": 1000} for row in told)
     assert all(row["turn_detection"]["create_response"] is False for row in told)
     assert not list(stage.spool.glob("*.jsonl"))
+
+
+async def test_an_interview_on_gemini_live_is_billed_to_the_token(stage: Any) -> None:
+    """The same worker, the Google plugin, TLS: an agent's job and a participant in a real room."""
+    session = stage.ledger.open(limit="2", endpoint=stage.live, provider="backup", kind=LIVE)
+    await stage.dispatch(session)
+    someone = person(stage)
+    await someone.take_part(stage.entry(session))
+    book = await stage.closed(session)
+
+    counted, true = await stage.billed(session)
+    assert counted == true
+    assert set(true) == {LIVE.talk.model}
+    assert true[LIVE.talk.model]["audio_out"] > 0
+    assert someone.turns >= 2
+    assert (book.closed.reason, book.closed.unmetered) == ("participant_left", ())
+    assert session not in await stage.rooms()
+    assert [report.ok for report in stage.ledger.reports] == [True]
 
 
 async def test_the_limits_wrap_up_once_and_close_gracefully(stage: Any) -> None:

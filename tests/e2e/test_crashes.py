@@ -31,9 +31,6 @@ from tests.conftest import locked_real_sessions
 from tests.e2e.house import House, eventually
 from tests.e2e.sides import ledger_session, moment, speech_seconds
 
-# Not in `make test` until what docs/next.md says of it is understood.
-pytestmark = pytest.mark.chaos
-
 SAMPLE = {DATABASE_DOWN: 60.0, LEDGER_DOWN: 25.0}
 """Seconds. A ledger that is killed in the middle of responses is in test_interviews."""
 USED = (projects.STEADY, projects.KILLED, projects.EVICTED, projects.CUT)

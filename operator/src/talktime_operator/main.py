@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import aiohttp
 import httpx
 import kopf
 from kubernetes.aio import client
@@ -27,6 +28,8 @@ from talktime_operator.election import Election, LeaseLost
 from talktime_operator.handlers import Item
 from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.login import login
+from talktime_operator.media_probe import MediaProbe
+from talktime_operator.media_watch import MediaWatch
 from talktime_operator.metrics import TalktimeCollector, reconcile_seconds, reconciles_total
 from talktime_operator.names import Key
 from talktime_operator.pools.health import Answer
@@ -60,6 +63,7 @@ class Operator:
         calls: kube.Kube,
         ledger_client: LedgerClient,
         http: httpx.AsyncClient,
+        sockets: aiohttp.ClientSession,
         seed: bytes,
         pulse: Pulse,
         resolve_worker: Callable[..., str | None] = worker_url,
@@ -74,7 +78,8 @@ class Operator:
         self._loads = WorkerLoads(http, settings.worker_stale, resolve_worker)
         self._calls = calls
         self._probe = Probe(http)
-        self._sfus = SfuHealth(self._probe, settings.sfu_stale, self._network_works)
+        media = MediaWatch(MediaProbe(http, sockets))
+        self._sfus = SfuHealth(self._probe, settings.sfu_stale, self._network_works, media=media)
         self._applier = Applier(calls, self.cluster, settings.amounts_interval)
         self._pushed = Pushed(calls, settings.namespace)
         self._pools = Pools(
@@ -251,8 +256,9 @@ async def lead(settings: OperatorSettings, api: client.ApiClient, pulse: Pulse, 
     async with (
         LedgerClient(settings.ledger_url, token_path=settings.token_path, patience_sec=2.0) as ledger,
         httpx.AsyncClient(timeout=settings.poll_timeout, trust_env=False) as http,
+        aiohttp.ClientSession() as sockets,
     ):
-        operator = Operator(settings, calls, ledger, http, seed, pulse)
+        operator = Operator(settings, calls, ledger, http, sockets, seed, pulse)
         for collector in operator.collectors:
             REGISTRY.register(collector)
         acting.append(operator)

@@ -1,7 +1,7 @@
 """Health of SFU pools: rounds of questions to every livekit-server pod, to their Redis and to the fallback.
 
-A node is asked `/`, its room service (ListRooms with the pool's keys) and its Prometheus metrics. Every answer is good,
-bad or unknown; unknown decides nothing (law 6).
+A node is asked `/`, its room service (ListRooms with the pool's keys), its Prometheus metrics and, where the SRE wants
+it, now and then for its media path. Every answer is good, bad or unknown; unknown decides nothing (law 6).
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from talktime_ledger.resources.pool import Ports
 
+from talktime_operator.media_watch import MediaWatch
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod
 from talktime_operator.pools.failover import Streak, Verdict, pool_is_sick
-from talktime_operator.pools.health import DEPENDENT, Answer, Cause, Evidence, Round, judge_round
+from talktime_operator.pools.healing import Sickness
+from talktime_operator.pools.health import DEPENDENT, Answer, Cause, Evidence, Media, Round, judge_round
 from talktime_operator.pools.nodes import NodeHealth
 from talktime_operator.redis_probe import RedisAt
 from talktime_operator.sfu_probe import LiveKitAt, Probe
@@ -55,6 +57,8 @@ class PoolTarget:
     redis: RedisAt | None = None
     fallback: LiveKitAt | None = None
     proven: bool = False
+    media: bool = False
+    media_proven: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class _History:
     last: Reading | None = None
     last_good: Reading | None = None
     at: float = 0.0
+    bad_since: float = 0.0
 
 
 @dataclass
@@ -98,6 +103,7 @@ class _Pool:
     fallback: Streak = field(default_factory=Streak)
     fallback_asked: float = float("-inf")
     fallback_message: str = ""
+    media: Media = field(default_factory=Media)
 
 
 class SfuHealth(Collector):
@@ -110,8 +116,10 @@ class SfuHealth(Collector):
         network: Callable[[], Awaitable[bool]],
         resolve: Callable[[Pod], str] = lambda pod: pod.host_ip or pod.ip,
         clock: Callable[[], float] = time.monotonic,
+        media: MediaWatch | None = None,
     ) -> None:
         self._probe = probe
+        self._media = media
         self._stale = stale
         self._network = network
         self._resolve = resolve
@@ -125,6 +133,15 @@ class SfuHealth(Collector):
         """Health of these pods; absent ones were never asked."""
         return {uid: self._judge(uid) for uid in uids if uid in self._histories}
 
+    def sick(self, uids: Iterable[str]) -> Mapping[str, Sickness]:
+        """Those of these pods that count as bad now."""
+        out = {}
+        for uid in uids:
+            known, history = self._judge(uid) if uid in self._histories else None, self._histories.get(uid)
+            if known is not None and history is not None and known.health == "bad" and history.last is not None:
+                out[uid] = Sickness(history.last.answer, self._clock() - history.bad_since, history.last.rooms)
+        return out
+
     def evidence(self, key: Key) -> Evidence:
         """What is known about a pool; an old round is no evidence."""
         pool = self._pools.get(key)
@@ -135,8 +152,9 @@ class SfuHealth(Collector):
             fallback = "unknown"
         told = (fallback, pool.fallback_message)
         if self._clock() - pool.at > pool.stale:
-            return Evidence(Streak(proven=pool.streak.proven), Cause.STARTING, "not asked lately", False, *told)
-        return Evidence(pool.streak, pool.round.cause, pool.round.message, pool.sick, *told)
+            blind = Media(proven=pool.media.proven)
+            return Evidence(Streak(proven=pool.streak.proven), Cause.STARTING, "not asked lately", False, *told, blind)
+        return Evidence(pool.streak, pool.round.cause, pool.round.message, pool.sick, *told, pool.media)
 
     async def round(self, pools: Iterable[PoolTarget]) -> set[Key]:
         """Asks every pool whose turn it is; returns those whose picture changed."""
@@ -169,12 +187,16 @@ class SfuHealth(Collector):
     async def _ask_pool(self, target: PoolTarget, now: float) -> bool:
         stale = max(self._stale, 3 * target.interval)
         state = self._pools.setdefault(target.key, _Pool(now, stale, streak=Streak(proven=target.proven)))
+        state.media = Media(proven=target.media_proven) if state.round is None else state.media
         state.started, state.stale = now, stale
         nodes = [t for t in target.nodes if t.pod.phase == "Running" and self._resolve(t.pod)]
         uids = [t.pod.uid for t in nodes]
         before = self.nodes(uids), self.evidence(target.key).picture()
         within = min(max(target.interval, 0.5), 1.0)
-        readings = await asyncio.gather(*(self._ask_node(t, target.keys, within) for t in nodes))
+        readings = await asyncio.gather(*(self._ask_node(t, target, within) for t in nodes))
+        state.media = self._judge_media(target, nodes, state.media.proven)
+        if state.media.verdict == "bad":
+            readings = [self._without_media(t, r) for t, r in zip(nodes, readings, strict=True)]
         lacking = any(r.answer in DEPENDENT for r in readings)
         redis = await self._ask_redis(target, within) if lacking else None
         network: Verdict = "good"
@@ -191,8 +213,8 @@ class SfuHealth(Collector):
         state.sick, state.at = pool_is_sick(state.streak, target.failure_threshold), done
         return before != (self.nodes(uids), self.evidence(target.key).picture())
 
-    async def _ask_node(self, target: Target, keys: tuple[str, str] | None, within: float) -> Reading:
-        address, ports = self._resolve(target.pod), target.ports
+    async def _ask_node(self, target: Target, pool: PoolTarget, within: float) -> Reading:
+        address, ports, keys = self._resolve(target.pod), target.ports, pool.keys
         host = f"[{address}]" if ":" in address else address
         where = (*target.pool, target.pod.key.name)
         root = await self._probe.get(f"http://{host}:{ports.http}/", within)
@@ -210,7 +232,30 @@ class SfuHealth(Collector):
         if metrics.answer is Answer.GOOD:
             with contextlib.suppress(ValueError):
                 node_id, rooms = parse_metrics(metrics.text)
+        if keys is not None and answer is Answer.GOOD and node_id and pool.media and target.takes and target.pod.live:
+            # Last, one after the other: the room it makes is gone before rooms are counted again.
+            at, media = LiveKitAt(f"http://{host}:{ports.http}", *keys), (address, ports.udp)
+            await self._look_at_media(target, pool, at, media, node_id, within)
         return Reading(answer if node_id else Answer.WRONG, node_id, rooms)
+
+    async def _look_at_media(
+        self, target: Target, pool: PoolTarget, at: LiveKitAt, media: tuple[str, int], node_id: str, within: float
+    ) -> None:
+        if self._media is None:
+            return
+        stale = max(self._stale, 3 * pool.interval)
+        took = await self._media.look(target.pod.uid, at, node_id, media, within, self._clock(), stale)
+        if took is not None:
+            self._took((*target.pool, target.pod.key.name, "media"), took)
+
+    def _judge_media(self, target: PoolTarget, nodes: Iterable[Target], proven: bool) -> Media:
+        if not target.media or self._media is None:
+            return Media(proven=proven)
+        return self._media.judge(((t.pod.uid, t.pod.key.name) for t in nodes if t.takes and t.pod.live), proven)
+
+    def _without_media(self, target: Target, reading: Reading) -> Reading:
+        lacks = self._media is not None and self._media.lacks(target.pod.uid) and reading.answer is Answer.GOOD
+        return replace(reading, answer=Answer.NO_MEDIA) if lacks else reading
 
     async def _ask_redis(self, target: PoolTarget, within: float) -> Answer | None:
         """Asked only when a node lacks something: a node that makes rooms has its Redis."""
@@ -245,6 +290,7 @@ class SfuHealth(Collector):
         if verdict == "good":
             history.failures, history.last_good = 0, reading
         else:
+            history.bad_since = history.bad_since if history.failures else now
             history.failures += 1
 
     def _judge(self, uid: str) -> NodeHealth:
@@ -268,6 +314,8 @@ class SfuHealth(Collector):
     def _forget(self, pools: Iterable[PoolTarget]) -> None:
         keys = {p.key for p in pools}
         uids = {t.pod.uid for p in pools for t in p.nodes}
+        if self._media is not None:
+            self._media.forget(but=uids)
         names = {(*t.pool, t.pod.key.name) for p in pools for t in p.nodes} | {(*key, "") for key in keys}
         self._pools = {key: pool for key, pool in self._pools.items() if key in keys}
         self._histories = {uid: history for uid, history in self._histories.items() if uid in uids}

@@ -13,6 +13,7 @@ from talktime_operator.names import Key
 from talktime_operator.observed import Pod, Resource
 from talktime_operator.pools.nodes import ports_of
 from talktime_operator.pools.reconcile import Pools
+from talktime_operator.pools.switching import PROVEN
 from talktime_operator.redis_probe import RedisAt
 from talktime_operator.sfu_health import PoolTarget, Target
 from talktime_operator.sfu_probe import LiveKitAt
@@ -30,7 +31,7 @@ def pool_targets(cluster: Cluster, pools: Pools, namespace: str) -> list[PoolTar
 
 def _target(pools: Pools, pool: Resource[SFUPoolSpec], spec: SFUPoolSpec, pods: Iterable[Pod]) -> PoolTarget:
     key, health = pool.key, spec.health
-    second = pools.fallback(key)
+    second, conditions = pools.fallback(key), pool.status.get("conditions") or ()
     return PoolTarget(
         key=key,
         nodes=tuple(
@@ -42,7 +43,9 @@ def _target(pools: Pools, pool: Resource[SFUPoolSpec], spec: SFUPoolSpec, pods: 
         keys=pools.keys(key),
         redis=_redis(pools, key, spec),
         fallback=LiveKitAt(second.url, second.api_key, second.api_secret) if second is not None else None,
-        proven=any(c["type"] == "Ready" and c["status"] == "True" for c in pool.status.get("conditions") or ()),
+        proven=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
+        media=health.media_probe,
+        media_proven=any(c["type"] == "MediaProbed" and c["reason"] in PROVEN for c in conditions),
     )
 
 

@@ -42,13 +42,14 @@ def until(what: Callable[[], T], seconds: float = 90.0) -> T:
 
 class House:
     """Machines with one livekit-server each. `rooms` by pod; `silent` pods count nothing; a room of a draining pod ends
-    after `talks_on` seconds (None: it never does)."""
+    after `talks_on` seconds (None: it never does); `hung` ones take connections and answer nothing."""
 
     def __init__(self, api: httpx.Client, machines: int) -> None:
         self.api = api
         self.machines = {f"m{i}-{time.monotonic_ns()}": f"127.7.{i + 10}.1" for i in range(machines)}
         self.rooms: dict[str, int] = {}
         self.silent: set[str] = set()
+        self.hung: set[str] = set()
         self.talks_on: float | None = None
         self.ended: list[tuple[str, int, int]] = []
         self.most_draining = 0
@@ -91,6 +92,8 @@ class House:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 pod = house._on.get(ip)
+                while pod in house.hung and not house._stop.is_set():
+                    time.sleep(0.1)
                 lost = pod is None or (pod in house.silent and server.server_port == house.metrics)
                 self.send_response(503 if lost else 200)
                 self.end_headers()
@@ -159,6 +162,7 @@ class House:
         if self.rooms.get(name, 0) == 0 or grace <= 30:
             self._on = {ip: n for ip, n in self._on.items() if n != name}
             self.rooms.pop(name, None)
+            self.hung.discard(name)
             self.api.request("DELETE", f"{PODS}/{name}", json=NOW)
 
     def _start(self, name: str, made: dict[str, Any]) -> None:
@@ -487,3 +491,21 @@ def _key_of(vault: Vault) -> dict[str, Any]:
     text = "\0".join((url, data["api-key"], data["api-secret"]))
     name = f"study-livekit-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
     return {"name": "LIVEKIT_API_KEY", "valueFrom": {"secretKeyRef": {"name": name, "key": "api-key"}}}
+
+
+def test_a_node_that_hangs_is_restarted_and_the_other_left_alone(house: House) -> None:
+    house.make_pool(replicas=2, health={"restartAfter": "5s"})
+    house.holds(a=1, b=2)
+    before = {p["metadata"]["name"]: p["metadata"]["uid"] for p in house.pods()}
+    house.hung.add("sfu-eu-0-0")
+    until(lambda: house.node("sfu-eu-0-0").get("state") == "Sick")
+    assert house.ended == [], "it gets its time first"
+    until(lambda: house.condition("RestartingNodes").get("status") == "True")
+    until(lambda: house.node("sfu-eu-0-0").get("state") == "Ready")
+    assert house.ended == [("sfu-eu-0-0", 1, 5)]
+    after = {p["metadata"]["name"]: p["metadata"]["uid"] for p in house.pods()}
+    assert [name for name in after if after[name] != before[name]] == ["sfu-eu-0-0"]
+    (restarts,) = house.status()["restarts"]
+    assert (restarts["node"], restarts["count"]) == ("sfu-eu-0-0", 1)
+    assert "does not answer" in house.condition("RestartingNodes")["message"]
+    assert "NodeRestarted" in house.events()

@@ -15,9 +15,10 @@ from talktime_ledger.resources.pool import SFUPoolSpec
 from talktime_operator.children.sfu_statefulset import template_digest
 from talktime_operator.names import Key
 from talktime_operator.observed import Child, Pod, Resource, SfuMarks
-from talktime_operator.pools.drain import Why
+from talktime_operator.pools.drain import Mark, Why
 from talktime_operator.pools.failover import Streak
-from talktime_operator.pools.health import Cause, Evidence
+from talktime_operator.pools.healing import Sickness
+from talktime_operator.pools.health import Answer, Cause, Evidence, Media
 from talktime_operator.pools.nodes import NodeHealth
 from talktime_operator.pools.plan import Images, Plan, Seen, judge, plan, plan_wrong_namespace
 from talktime_operator.pools.saving import Spent
@@ -333,8 +334,56 @@ def test_the_way_back_is_looked_at_when_its_time_has_come(seen: Callable[..., Se
     assert back.status["active"]["count"] == 2
 
 
-def test_a_media_probe_is_refused_aloud(seen: Callable[..., Seen]) -> None:
-    assert told(plan(seen(health={"mediaProbe": True})))["MediaProbed"] == ("False", "MediaProbeNotSupported")
+@pytest.mark.parametrize(
+    ("media", "expected"),
+    [
+        (Media("good", "", True), ("True", "MediaFlows")),
+        (Media("bad", "UDP is gone", True), ("False", "MediaBlocked")),
+        (Media("unknown", "nobody joined", True), ("Unknown", "MediaUnknown")),
+        (Media("unknown", "never", False), ("Unknown", "NeverProven")),
+    ],
+)
+def test_what_is_said_of_media_paths(seen: Callable[..., Seen], media: Media, expected: tuple[str, str]) -> None:
+    looked = replace(seen(health={"mediaProbe": True}), evidence=Evidence(media=media))
+    assert told(plan(looked))["MediaProbed"] == expected
+    assert "MediaProbed" not in told(plan(replace(seen(), evidence=Evidence(media=media))))
+
+
+HUNG = Sickness(Answer.HUNG, 90.0, None)
+
+
+def test_a_sick_node_is_restarted_and_counted(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
+    pods = (node("sfu-eu-0-0"), node("sfu-eu-1-0"))
+    looked = seen(pods, {"uid-sfu-eu-0-0": BAD, "uid-sfu-eu-1-0": GOOD}, replicas=2)
+    made = plan(replace(looked, sick={"uid-sfu-eu-0-0": HUNG}))
+    assert made.restart == "sfu-eu-0-0"
+    assert made.status["restarts"] == [
+        {"node": "sfu-eu-0-0", "count": 1, "last": "2026-11-22T12:00:00Z", "why": HUNG.answer.value}
+    ]
+    assert told(made)["RestartingNodes"] == ("True", "NodeRestarted")
+
+
+@pytest.mark.parametrize(
+    ("changes", "spec"),
+    [
+        ({"sfu": {"drain": Mark(datetime(2026, 11, 22, 12, tzinfo=UTC), Why.CORDONED).render()}}, {}),
+        ({"waiting": (("CrashLoopBackOff", ""),)}, {}),
+        ({"terminating": True}, {}),
+        ({}, {"health": {"restartSick": False}}),
+    ],
+)
+def test_nodes_that_go_or_do_not_start_are_left_to_others(
+    seen: Callable[..., Seen], node: Callable[..., Pod], changes: dict[str, Any], spec: dict[str, Any]
+) -> None:
+    marked = "sfu" in changes
+    looked = seen(
+        (node("sfu-eu-0-0", **changes), node("sfu-eu-1-0")),
+        {"uid-sfu-eu-0-0": BAD, "uid-sfu-eu-1-0": GOOD},
+        replicas=2,
+        **spec,
+        **({"leaving": frozenset({"node-1"})} if marked else {}),
+    )
+    assert plan(replace(looked, sick={"uid-sfu-eu-0-0": HUNG})).restart == ""
 
 
 def test_a_pool_elsewhere_is_refused_with_the_right_place(pool_spec: Callable[..., SFUPoolSpec], now: datetime) -> None:

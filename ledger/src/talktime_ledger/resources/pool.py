@@ -138,7 +138,16 @@ class Health(Spec):
 
     interval: Duration = Field("1s", description="Pause between two rounds over the nodes; an answer may take 1s.")
     failure_threshold: int = Field(3, ge=1, le=20, description="So many bad rounds in a row count as sick.")
-    media_probe: bool = Field(False, description="Join, publish and hear back from a probe pod.")
+    media_probe: bool = Field(
+        False,
+        description="Join each node every 5s and exchange ICE checks with its UDP port: UDP that is dropped while HTTP"
+        " answers counts as sick.",
+    )
+    restart_sick: bool = Field(
+        True,
+        description="Restart a node that is sick for restartAfter, if no live session is on it or it serves nobody.",
+    )
+    restart_after: Duration = Field("1m", description="The next restart of the same node comes after twice the time.")
 
 
 class Fallback(Spec):

@@ -124,6 +124,15 @@ class LastDrain(Spec):
     moved: int | None = Field(None, description="Sessions the deadline cut off; unset: not known.")
 
 
+class NodeRestarts(Spec):
+    """Restarts of one sick node; forgotten when it needed none for ten minutes."""
+
+    node: Annotated[str, StringConstraints(max_length=253)]
+    count: int
+    last: Moment
+    why: Annotated[str, StringConstraints(max_length=128)] = Field("", description="What it did before the last one.")
+
+
 class PoolSaving(Spec):
     """USD this month so far, beside the same minutes at LiveKit Cloud (card `livekit/participant`); without traffic."""
 
@@ -148,6 +157,11 @@ class SFUPoolStatusFields(Spec):
     )
     desired: int | None = Field(None, description="Nodes to have; kept while the load is not known.")
     last_drain: LastDrain | None = None
+    restarts: tuple[NodeRestarts, ...] = Field(
+        (),
+        max_length=100,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["node"]},
+    )
     nodes_summary: Annotated[str, StringConstraints(max_length=32)] = Field("", description="ready/wanted.")
     sessions: int | None = None
     saving: PoolSaving | None = Field(

@@ -100,6 +100,13 @@ class Drains:
             self._deleted.add(pod.uid)
             await self._told_end(owner, pool, removal, now)
 
+    async def restart(self, pods: Iterable[Pod], name: str, grace: int) -> None:
+        """Deletes a sick pod; its StatefulSet makes it anew."""
+        for pod in pods:
+            if pod.key.name == name and pod.uid not in self._deleted:
+                await self._kube.delete("Pod", pod.key, grace)
+                self._deleted.add(pod.uid)
+
     async def _told_end(self, owner: Owner, pool: Key, removal: Removal, now: datetime) -> None:
         cut = removal.grace is not None
         count = "an unknown number of" if removal.moved is None else str(removal.moved)

@@ -52,6 +52,7 @@ class Cause(StrEnum):
     ROOM_SERVICE = "RoomServiceSick"
     REDIS = "RedisAway"
     NETWORK = "OwnNetwork"
+    MEDIA = "MediaBlocked"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,15 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Media:
+    """UDP to the pool's nodes. `proven`: it came through once, so its absence means something."""
+
+    verdict: Verdict = "unknown"
+    message: str = ""
+    proven: bool = False
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that is known about a pool's health now. `sick`: bad for long enough to act on it."""
 
@@ -73,10 +83,12 @@ class Evidence:
     sick: bool = False
     fallback: Verdict = "unknown"
     fallback_message: str = ""
+    media: Media = field(default_factory=lambda: Media())
 
     def picture(self) -> tuple[object, ...]:
         """What a reconcile looks at; time alone does not change it."""
-        return self.streak.verdict, self.cause, self.message, self.sick, self.fallback, self.fallback_message
+        told = self.fallback, self.fallback_message, self.media
+        return self.streak.verdict, self.cause, self.message, self.sick, *told
 
 
 def judge_round(nodes: Mapping[str, Answer], redis: Answer | None, network: Verdict) -> Round:
@@ -99,9 +111,28 @@ def judge_round(nodes: Mapping[str, Answer], redis: Answer | None, network: Verd
         if all(answer is Answer.STALE for answer in lacking):
             return _redis("every node answers 406: they do not reach their Redis, which answers the operator")
         return Round("bad", Cause.ROOM_SERVICE, f"none of {len(nodes)} nodes makes rooms: {told}")
+    if all(answer is Answer.NO_MEDIA for answer in nodes.values()):
+        text = f"UDP comes through to none of {len(nodes)} nodes, which answer over HTTP: look at firewalls before them"
+        return Round("bad", Cause.MEDIA, text)
     return Round("bad", Cause.ALL_NODES, f"none of {len(nodes)} nodes answers: {told}")
 
 
 def _redis(what: str) -> Round:
     text = f"{what}; live rooms go on, the pool stays as it is, new sessions go to the fallback one by one"
     return Round("unknown", Cause.REDIS, text)
+
+
+def judge_media(nodes: Mapping[str, Answer], proven: bool) -> Media:
+    """`nodes`: the last look at each node that takes new rooms and let us join. What never came through may be our own
+    way out (a NetworkPolicy), which is no node's fault."""
+    proven = proven or Answer.GOOD in nodes.values()
+    without = sorted(name for name, answer in nodes.items() if answer is Answer.NO_MEDIA)
+    if not nodes:
+        return Media("unknown", "no node could be joined yet", proven)
+    if not without:
+        return Media("good", "", proven)
+    told = ", ".join(without[:SHOWN])
+    if not proven:
+        text = f"UDP never came through to {told}: let the operator's pod send UDP to the nodes (ports.udp) and back"
+        return Media("unknown", text, proven)
+    return Media("bad", f"UDP no longer comes through to {told}; nodes answer over HTTP", proven)

@@ -26,10 +26,10 @@ from talktime_operator.children.sfu_statefulset import Mounts, build_sfu_statefu
 from talktime_operator.conditions import Finding, PoolView
 from talktime_operator.names import Key, Manifest, Owner
 from talktime_operator.observed import Child, Pod, Resource
-from talktime_operator.pools import drain, switching
+from talktime_operator.pools import drain, healing, switching
 from talktime_operator.pools.failover import Active
 from talktime_operator.pools.health import Evidence
-from talktime_operator.pools.nodes import Around, NodeHealth, drain_nodes, load, port_clash
+from talktime_operator.pools.nodes import Around, NodeHealth, drain_nodes, holds_nothing, load, port_clash
 from talktime_operator.pools.saving import Spent, saving
 from talktime_operator.scaling import NodePolicy, desired_nodes
 
@@ -50,7 +50,7 @@ class Seen:
     """Everything a plan for one pool looks at. `nodes`: health by pod uid; `others`: the other pools that parse;
     `leaving` and `told` as in pools/nodes.py; `evidence`: its health by rounds, `second`: its fallback;
     `mounts`: what nodes get beside the spec, `given`: what is said of its keys and Secrets; `spent`: this month's use,
-    None while the ledger has not told."""
+    None while the ledger has not told; `sick`: pods that are bad, by uid."""
 
     resource: Resource[SFUPoolSpec]
     spec: SFUPoolSpec
@@ -68,6 +68,7 @@ class Seen:
     mounts: Mounts = field(default_factory=Mounts)
     given: tuple[Finding, ...] = ()
     spent: Spent | None = None
+    sick: Mapping[str, healing.Sickness] = field(default_factory=dict)
 
     @property
     def owner(self) -> Owner:
@@ -76,8 +77,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do. `drain`: marks to set and take away, pods and StatefulSets to delete. `again`: seconds until time may
-    change where new rooms go, 0 = never."""
+    """What to do. `drain`: marks to set and take away, pods and StatefulSets to delete; `restart`: a sick pod to delete
+    (its StatefulSet makes it anew). `again`: seconds until time alone may change something, 0 = never."""
 
     children: tuple[Manifest, ...]
     status: dict[str, Any]
@@ -86,6 +87,7 @@ class Plan:
     findings: tuple[Finding, ...]
     drain: drain.Decision = field(default_factory=drain.Decision)
     again: float = 0.0
+    restart: str = ""
 
 
 def plan(seen: Seen) -> Plan:
@@ -109,7 +111,8 @@ def plan(seen: Seen) -> Plan:
         children.append(build_redis_deployment(key, owner, seen.images.redis, seen.images.pull_policy))
     view = judge(wanted, [p for p in live if p.key.name not in steps.states], seen.nodes)
     turn = switching.switch(seen.resource, spec, view, seen.evidence, seen.second, seen.now)
-    findings = _findings(seen, live, wanted, turn, steps)
+    healed = heal(seen, live, steps)
+    findings = [*_findings(seen, live, wanted, turn, steps), *([healed.finding] if spec.health.restart_sick else [])]
     nodes = tuple(
         _node(p, seen.nodes.get(p.uid), steps.states.get(p.key.name))
         for p in sorted(seen.pods, key=lambda p: p.key)
@@ -117,7 +120,7 @@ def plan(seen: Seen) -> Plan:
     )
     return Plan(
         children=tuple(children),
-        status=_status(seen, live, wanted, nodes, findings, steps, turn.active),
+        status=_status(seen, live, wanted, nodes, findings, steps, turn.active) | _restarts(healed),
         push=PoolPush(
             publicURL=public_url(key, spec),
             internalURL=in_cluster_url(key, spec),
@@ -130,7 +133,8 @@ def plan(seen: Seen) -> Plan:
         view=turn.view,
         findings=tuple(findings),
         drain=steps,
-        again=turn.again,
+        again=min((s for s in (turn.again, healed.again) if s > 0), default=0.0),
+        restart=healed.restart,
     )
 
 
@@ -180,6 +184,29 @@ def _drain(seen: Seen, wanted: int) -> drain.Decision:
         elsewhere=(seen.resource.status.get("active") or {}).get("target") == "Fallback",
         settle=seen.settle,
     )
+
+
+def heal(seen: Seen, live: Sequence[Pod], steps: drain.Decision) -> healing.Healing:
+    """Nodes that drain or whose container does not start are not its business."""
+    health = seen.spec.health
+    staying = [p for p in live if p.key.name not in steps.states and p.key.name not in steps.begin]
+    patients = [
+        healing.Patient(p.key.name, s.answer, s.seconds, s.rooms)
+        for p in staying
+        if (s := seen.sick.get(p.uid)) is not None and not holds_nothing(p)
+    ]
+    ward = healing.Ward(
+        patients,
+        any_good=any(seen.nodes[p.uid].health == "good" for p in live if p.uid in seen.nodes),
+        any_starting=any(p.terminating or p.phase == "Pending" for p in seen.pods),
+        cause=seen.evidence.cause,
+    )
+    after = timedelta(seconds=seconds(health.restart_after)) if health.restart_sick else None
+    return healing.decide(ward, healing.parse_past(seen.resource.status), after, seen.now)
+
+
+def _restarts(healed: healing.Healing) -> dict[str, Any]:
+    return {"restarts": healing.render_past(healed.past)} if healed.past else {}
 
 
 def _new_slots(seen: Seen, count: int) -> list[str]:

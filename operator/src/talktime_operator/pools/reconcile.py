@@ -15,7 +15,7 @@ from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_operator.applier import Applier
 from talktime_operator.children.livekit_secret import LiveKitAccess
 from talktime_operator.children.sfu_services import in_cluster_url
-from talktime_operator.children.sfu_statefulset import Mounts
+from talktime_operator.children.sfu_statefulset import QUICK, Mounts
 from talktime_operator.cluster import Cluster
 from talktime_operator.conditions import PoolView
 from talktime_operator.kube import Kube
@@ -148,6 +148,7 @@ class Pools:
                     told=self._drains.told(key),
                     settle=self._settings.drain_settle,
                     evidence=self._health.evidence(key),
+                    sick=self._health.sick(p.uid for p in sfus),
                     second=second,
                     mounts=Mounts(fingerprint(turn.keys.ring), given.fingerprint_or(p.sfu.secrets for p in sfus)),
                     given=(turn.finding, *given.findings()),
@@ -171,6 +172,8 @@ class Pools:
                 retry = min(retry or RETRY_LEDGER, RETRY_LEDGER)
         await self._drains.remove(_owner(resource), key, sfus, planned.drain, now)
         rest = await self._applier.write_status(_owner(resource), key, resource.status, planned.status)
+        if planned.restart:  # after the status: it counts the restarts
+            await self._drains.restart(sfus, planned.restart, QUICK)
         return min((s for s in (retry, rest) if s > 0), default=0.0)
 
     def _cards(self) -> Iterator[tuple[str, RateCardSpec]]:

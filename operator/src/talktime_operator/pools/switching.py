@@ -13,6 +13,9 @@ from talktime_operator.observed import Resource
 from talktime_operator.pools.failover import Active, Policy, decide
 from talktime_operator.pools.health import Cause, Evidence
 
+PROVEN = frozenset({"MediaFlows", "MediaBlocked", "MediaUnknown"})
+"""Reasons of MediaProbed that say: UDP came through once."""
+
 
 @dataclass(frozen=True)
 class Second:
@@ -54,7 +57,7 @@ def switch(
     view = replace(view, active=active.target, fallback=evidence.fallback if second.usable else None)
     if evidence.message and view.health != "good":
         view = replace(view, message=evidence.message)
-    findings = (on_fallback(active), *fallback_ready(spec, second, evidence), *media_probe(spec))
+    findings = (on_fallback(active), *fallback_ready(spec, second, evidence), *media_probe(spec, evidence))
     return Switching(active, view, findings, _again(active, policy, evidence, now))
 
 
@@ -109,15 +112,16 @@ def fallback_ready(spec: SFUPoolSpec, second: Second, evidence: Evidence) -> lis
     return [Finding(kind, "Unknown", "NotAsked", evidence.fallback_message or "not asked yet")]
 
 
-def media_probe(spec: SFUPoolSpec) -> list[Finding]:
-    """Asked for and not there: that has to be said."""
+def media_probe(spec: SFUPoolSpec, evidence: Evidence) -> list[Finding]:
+    """Whether UDP comes through to the nodes; nothing is said when nobody wants to know."""
+    kind, media = "MediaProbed", evidence.media
     if not spec.health.media_probe:
         return []
-    text = (
-        "spec.health.mediaProbe: this version asks nodes over HTTP and their room service only, so UDP that is dropped"
-        " while these answer is not seen; set it to false"
-    )
-    return [Finding("MediaProbed", "False", "MediaProbeNotSupported", text)]
+    if media.verdict == "good":
+        return [Finding(kind, "True", "MediaFlows")]
+    if media.verdict == "bad":
+        return [Finding(kind, "False", "MediaBlocked", media.message)]
+    return [Finding(kind, "Unknown", "MediaUnknown" if media.proven else "NeverProven", media.message)]
 
 
 def _again(active: Active, policy: Policy, evidence: Evidence, now: datetime) -> float:

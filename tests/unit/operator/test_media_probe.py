@@ -1,0 +1,118 @@
+"""ICE checks and the SDP around them; what was seen of media paths."""
+
+from __future__ import annotations
+
+import pytest
+from talktime_operator import stun
+from talktime_operator.media_probe import MediaProbe, Offered, accept
+from talktime_operator.media_watch import INTERVAL, MediaWatch
+from talktime_operator.pools.health import Answer, judge_media
+from talktime_operator.sfu_probe import LiveKitAt, Reply
+
+# RFC 5769 section 2.2.
+RESPONSE = bytes.fromhex(
+    "0101003c2112a442b7e7a701bc34d686fa87dfae8022000b7465737420766563746f7220002000080001a147e112a643"
+    "000800142b91f599fd9e90c38c7489f92af9ba53f06be7d780280004c07d4c96"
+)
+TRANSACTION, PASSWORD = bytes.fromhex("b7e7a701bc34d686fa87dfae"), "VOkJxbRl1RmTxUk/WvJxBt"
+OFFER = """v=0
+o=- 1 1 IN IP4 0.0.0.0
+a=ice-lite
+m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+a=mid:0
+a=ice-ufrag:abcd
+a=ice-pwd:secret
+a=candidate:1 1 udp 2130706431 10.0.0.1 7882 typ host ufrag abcd
+a=candidate:1 2 udp 2130706431 10.0.0.1 7882 typ host ufrag abcd
+a=candidate:2 1 tcp 1671430143 10.0.0.1 7881 typ host tcptype passive
+m=audio 9 UDP/TLS/RTP/SAVPF 111
+a=mid:1
+""".replace("\n", "\r\n")
+
+
+def test_the_rfcs_own_answer_is_taken() -> None:
+    assert stun.answers(RESPONSE, TRANSACTION, PASSWORD)
+
+
+@pytest.mark.parametrize(
+    ("datagram", "transaction", "password"),
+    [
+        (RESPONSE, TRANSACTION, "another"),
+        (RESPONSE, bytes(12), PASSWORD),
+        (RESPONSE[:-1], TRANSACTION, PASSWORD),
+        (b"\x01\x11" + RESPONSE[2:], TRANSACTION, PASSWORD),
+        (RESPONSE[:30] + b"X" + RESPONSE[31:], TRANSACTION, PASSWORD),
+        (b"\x01\x01\x00\x00" + RESPONSE[4:20], TRANSACTION, PASSWORD),
+        (b"", TRANSACTION, PASSWORD),
+    ],
+    ids=["password", "transaction", "cut", "error 487", "changed", "unsigned", "empty"],
+)
+def test_what_is_not_its_answer_is_none(datagram: bytes, transaction: bytes, password: str) -> None:
+    assert not stun.answers(datagram, transaction, password)
+
+
+def test_a_check_holds_name_and_role() -> None:
+    made = stun.binding(TRANSACTION, "evtj:h6vY", PASSWORD, stun.CONTROLLED)
+    assert made[:2] == b"\x00\x01"
+    assert made[8:20] == TRANSACTION
+    assert b"evtj:h6vY" in made
+    assert (b"\x80\x29\x00\x08" in made, b"\x80\x2a\x00\x08" in made) == (True, False)
+    assert int.from_bytes(made[2:4], "big") == len(made) - 20
+
+
+def test_an_offer_is_read() -> None:
+    assert Offered.parse(OFFER) == Offered("abcd", "secret", (("10.0.0.1", 7882),), lite=True)
+    assert Offered.parse(OFFER.replace("ice-pwd", "x")) is None
+
+
+def test_only_the_data_channel_is_taken() -> None:
+    answer = accept(OFFER, "mine", "my-password", "AA:BB").splitlines()
+    assert [line for line in answer if line.startswith("m=")] == [
+        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
+        "m=audio 0 UDP/TLS/RTP/SAVPF 111",
+    ]
+    assert "a=group:BUNDLE 0" in answer
+    assert answer.count("a=ice-ufrag:mine") == 2
+
+
+@pytest.mark.parametrize(
+    ("nodes", "proven", "verdict", "after"),
+    [
+        ({}, True, "unknown", True),
+        ({"a": Answer.GOOD}, False, "good", True),
+        ({"a": Answer.GOOD, "b": Answer.NO_MEDIA}, False, "bad", True),
+        ({"a": Answer.NO_MEDIA}, True, "bad", True),
+        # It never came through: that may be our own way out.
+        ({"a": Answer.NO_MEDIA}, False, "unknown", False),
+    ],
+)
+def test_udp_that_never_came_through_is_held_against_nobody(
+    nodes: dict[str, Answer], proven: bool, verdict: str, after: bool
+) -> None:
+    made = judge_media(nodes, proven)
+    assert (made.verdict, made.proven) == (verdict, after)
+    assert bool(made.message) == (verdict != "good")
+
+
+class Scripted(MediaProbe):
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+
+    async def look(self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float) -> Reply:
+        return Reply(self.answers.pop(0), 0.01)
+
+
+AT = LiveKitAt("http://n", "key", "secret")
+
+
+async def test_good_paths_are_looked_at_now_and_then_and_bad_ones_always() -> None:
+    probe = Scripted(Answer.GOOD, Answer.NO_MEDIA, Answer.NO_MEDIA, Answer.SILENT, Answer.SILENT, Answer.GOOD)
+    watch, left = MediaWatch(probe), []
+    for now in (0.0, 1.0, INTERVAL, INTERVAL + 1, INTERVAL + 2, 60.0, 61.0, 62.0):
+        await watch.look("uid", AT, "ND", ("n", 7882), 1.0, now, 20.0)
+        left.append((len(probe.answers), watch.lacks("uid")))
+    # No join says nothing: what was seen stays, until it is stale.
+    assert left == [(5, False), (5, False), (4, True), (3, True), (2, True), (1, False), (0, False), (0, False)]
+    assert watch.judge([("uid", "a")], False).verdict == "good"
+    watch.forget(but=set())
+    assert watch.judge([("uid", "a")], True).verdict == "unknown"

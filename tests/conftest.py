@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent
 LOCK = Path(tempfile.gettempdir()) / "talktime-real-sessions.lock"
 """The same file as the demo's (hack/demo): two cores carry about four sessions, whoever holds them."""
+
+# How long an example takes says nothing beside other tests on two cores.
+settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared-machine")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from talktime_agent.account import Account, Granted
 
@@ -91,7 +91,6 @@ def test_more_is_asked_for_before_it_is_short() -> None:
     assert not account(reserved=Decimal("0.035"), final=True).short(W, 1000.0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["hold", "bill", "free"])), max_size=30))
 def test_no_sequence_lets_open_bounds_pass_what_is_reserved(steps: list[tuple[str, str]]) -> None:
     held = account()

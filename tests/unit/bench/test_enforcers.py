@@ -36,7 +36,7 @@ def test_a_soft_session_hides_an_empty_project_only_as_published(
     assert MendedEnforcer(1500.0, spent, 3.0).check(cost) is mended
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6))
 def test_no_response_of_a_trace_costs_more_than_its_worst_case(seed: int) -> None:
     for visit in draw(seed, 20, BOUNDS).visits:

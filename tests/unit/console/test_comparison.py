@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from talktime_console import files
 from talktime_console.comparison import (
@@ -61,7 +61,6 @@ shapes = st.builds(
 clocks = st.sampled_from([OPENAI, GEMINI, FLAT, Clock(Decimal(25), Decimal(25), open_mic=True)])
 
 
-@settings(deadline=None)
 @given(shapes, clocks)
 def test_what_is_said_is_billed_once_and_nothing_is_negative(shape: Shape, clock: Clock) -> None:
     told = responses(shape, clock)
@@ -71,7 +70,6 @@ def test_what_is_said_is_billed_once_and_nothing_is_negative(shape: Shape, clock
     assert all(count > 0 for meters in told for count in meters.values())
 
 
-@settings(deadline=None)
 @given(shapes, clocks)
 def test_a_cap_holds_in_every_response(shape: Shape, clock: Clock) -> None:
     if shape.context_cap is None:
@@ -80,7 +78,6 @@ def test_a_cap_holds_in_every_response(shape: Shape, clock: Clock) -> None:
         assert meters.get(Meter.AUDIO_IN, 0) + meters.get(Meter.AUDIO_CACHED_IN, 0) <= shape.context_cap
 
 
-@settings(deadline=None)
 @given(shapes, clocks, st.sampled_from(["gpt-realtime-2.1", "gemini-3.8-live", "gpt-4o-realtime"]))
 def test_billing_again_never_costs_less_and_a_cache_never_more(shape: Shape, clock: Clock, model: str) -> None:
     free = replace(shape, context_cap=None)
@@ -132,7 +129,6 @@ def test_each_published_figure_has_a_computed_one_and_a_cause() -> None:
     )
 
 
-@settings(deadline=None)
 @given(shapes)
 def test_the_steps_sum_to_the_difference(shape: Shape) -> None:
     for model, claim in CLAIMS.models.items():

@@ -43,7 +43,7 @@ def test_the_current_card_counts_its_fee_and_what_that_includes() -> None:
     assert (even.exact, even.first_profit) == (7500, 7501)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     price=st.integers(1, 900),
     per_node=st.integers(1, 40),

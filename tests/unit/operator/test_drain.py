@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from talktime_operator.pools.drain import CUT_GRACE, SETTLE, Decision, Mark, Node, Why, decide
 
@@ -260,7 +260,6 @@ def _nodes(draw: st.DrawFn) -> list[Node]:
     return out
 
 
-@settings(deadline=None)
 @given(_nodes(), st.integers(0, 5), st.booleans(), st.booleans())
 def test_no_live_session_is_cut_before_the_deadline(
     nodes: list[Node], wanted: int, fixed: bool, elsewhere: bool

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from talktime_operator.pools.healing import (
     LONGEST,
@@ -115,7 +115,6 @@ def test_what_is_remembered_survives_the_status() -> None:
     assert parse_past({"restarts": [{"node": "a"}, {"node": "b", "count": 1, "last": "soon"}]}) == {}
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(list(Answer)), st.sampled_from([None, 0, 3]), st.sampled_from(list(Cause))),

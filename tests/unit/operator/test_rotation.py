@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from talktime_operator.pools.rotation import (
     CLIENTS_FOLLOW,
@@ -88,7 +88,6 @@ def test_moving_is_looked_at_again_when_its_time_is_over() -> None:
     assert step(MOVING, Asked("", NEW), Users([BOTH], 1, 0), MINE, NOW + timedelta(minutes=5)).again == 600
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["", "1", "2"]), st.booleans(), st.integers(0, 2), st.integers(0, 1200)), max_size=40

@@ -16,7 +16,9 @@ LOCK = Path(tempfile.gettempdir()) / "talktime-real-sessions.lock"
 """The same file as the demo's (hack/demo): two cores carry about four sessions, whoever holds them."""
 
 # How long an example takes says nothing beside other tests on two cores.
-settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "shared-machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("shared-machine")
 
 

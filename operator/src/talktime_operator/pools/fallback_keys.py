@@ -7,6 +7,7 @@ The operator reads Secrets of the release namespace only (the chart's Role): its
 from __future__ import annotations
 
 import base64
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from talktime_ledger.resources.pool import SFUPoolSpec
 
 from talktime_operator.children.livekit_secret import LiveKitAccess
-from talktime_operator.kube import Kube
+from talktime_operator.kube import Kube, KubeError
 from talktime_operator.names import Key
 from talktime_operator.pools.switching import Second
+
+logger = logging.getLogger(__name__)
 
 CACHE = 20.0
 """Seconds. Secrets are not watched (that would be a right to all of them): a new key is noticed at the next look."""
@@ -67,7 +70,13 @@ class FallbackKeys:
             return Second()
         known = self._looks.get(key)
         if known is None or known.reference != reference or self._clock() - known.at >= CACHE:
-            known = await self._read(key, reference)
+            try:
+                known = await self._read(key, reference)
+            except KubeError as error:
+                if known is None or known.reference != reference:
+                    raise
+                logger.warning("keys of the fallback of pool %s: %s", key, error)
+                return Second(reference[0], known.problem)
             self._looks[key] = known
         return Second(reference[0], known.problem)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -14,9 +15,11 @@ from typing import Any
 
 from talktime_operator import names
 from talktime_operator.children.sfu_keys import AGGREGATE, STATE, SfuKeys, build_aggregate, build_sfu_keys, entries
-from talktime_operator.kube import Kube, digest
+from talktime_operator.kube import Kube, KubeError, digest
 from talktime_operator.names import HASH_ANNOTATION, Key, Owner
-from talktime_operator.pools.rotation import CLIENTS_FOLLOW, Asked, Keys, Pair, Step, Users, recovered, step
+from talktime_operator.pools.rotation import CLIENTS_FOLLOW, Asked, Keys, Pair, Step, Users, recovered, step, told
+
+logger = logging.getLogger(__name__)
 
 LOOK = 20.0
 """Seconds. Secrets are not watched (that would be a right to all of them): a change is noticed at the next look."""
@@ -70,17 +73,23 @@ class PoolKeys:
     async def advance(
         self, key: Key, owner: Owner, annotation: str, users: Callable[[Keys], Users], now: datetime
     ) -> Step:
-        """Reads the Secret when it is time to, and takes a step. Returned `again` includes the next look."""
+        """Reads the Secret when it is time to, and takes a step. Returned `again` includes the next look. While the API
+        server is away what is known stays: where rooms go must not wait for it. Raises KubeError when nothing is."""
         known = self._known.get(key)
-        if known is None or self._clock() - known.looked >= LOOK:
-            known = await self._look(key, owner, now)
-        taken = step(
-            known.sfu.keys, Asked(annotation, known.asked), users(known.sfu.keys), self._fresh(), now, self._follow
-        )
-        sfu = SfuKeys(taken.keys, known.sfu.redis_password)
-        wanted = entries(sfu)
-        if known.data is None or not wanted.items() <= known.data.items():
-            await self._kube.apply(build_sfu_keys(key, owner, sfu))
+        try:
+            if known is None or self._clock() - known.looked >= LOOK:
+                known = await self._look(key, owner, now)
+            keys = known.sfu.keys
+            taken = step(keys, Asked(annotation, known.asked), users(keys), self._fresh(), now, self._follow)
+            sfu = SfuKeys(taken.keys, known.sfu.redis_password)
+            wanted = entries(sfu)
+            if known.data is None or not wanted.items() <= known.data.items():
+                await self._kube.apply(build_sfu_keys(key, owner, sfu))
+        except KubeError as error:
+            if (kept := self.of(key)) is None:
+                raise
+            logger.warning("keys of pool %s: %s", key, error)
+            return Step(kept, told(kept, Asked("", kept.active), users(kept)), LOOK)
         self._known[key] = _Known(sfu, wanted, known.looked)
         return Step(taken.keys, taken.finding, min(taken.again or LOOK, LOOK))
 
@@ -102,7 +111,8 @@ class PoolKeys:
             return await self._missing(key, owner, before, now)
         data = _decoded(body)
         pair = Pair(data.get("api-key", ""), data.get("api-secret", ""))
-        keys = Keys.parse(data.get(STATE, "")) or (before.sfu.keys if before is not None else Keys(pair))
+        # An old copy that somebody put back is a request for its pair, not the state.
+        keys = before.sfu.keys if before is not None else Keys.parse(data.get(STATE, "")) or Keys(pair)
         return _Known(SfuKeys(keys, data.get("redis-password") or self._redis_password(owner)), data, self._clock())
 
     async def _missing(self, key: Key, owner: Owner, before: _Known | None, now: datetime) -> _Known:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from dataclasses import dataclass, field
 from talktime_ledger.resources.pool import SFUPoolSpec
 
 from talktime_operator.conditions import Finding
-from talktime_operator.kube import Kube
+from talktime_operator.kube import Kube, KubeError
 from talktime_operator.names import Key
+
+logger = logging.getLogger(__name__)
 
 LOOK = 20.0
 """Seconds; as for LiveKit keys, Secrets are not watched."""
@@ -100,11 +103,17 @@ class PoolSecrets:
         self._looks.pop(key, None)
 
     async def look(self, key: Key, spec: SFUPoolSpec) -> Given:
-        """What the SRE gave for this pool."""
+        """What the SRE gave for this pool; what was read stays while the API server is away. Raises KubeError."""
         wants = wanted(spec)
         known = self._looks.get(key)
         if known is None or known[0] != wants or self._clock() - known[1] >= LOOK:
-            found = [(want, await self._read(Key(key.namespace, want.name))) for want in wants]
+            try:
+                found = [(want, await self._read(Key(key.namespace, want.name))) for want in wants]
+            except KubeError as error:
+                if known is None or known[0] != wants:
+                    raise
+                logger.warning("Secrets of pool %s: %s", key, error)
+                return known[2]
             self._looks[key] = known = (wants, self._clock(), given(found, key.namespace))
         return known[2]
 

@@ -151,7 +151,7 @@ def step(
 ) -> Step:
     """The next state. `fresh`: a new pair, used when a rotation begins without one."""
     after = _begin(keys, asked, fresh, now) if keys.stage is Stage.SETTLED else _go_on(keys, users, now, follow)
-    return Step(after, _finding(after, asked, users), _again(after, now, follow))
+    return Step(after, told(after, asked, users), _again(after, now, follow))
 
 
 def _begin(keys: Keys, asked: Asked, fresh: Pair, now: datetime) -> Keys:
@@ -180,7 +180,8 @@ def _all_have(keys: Keys, users: Users) -> bool:
     return len(users.nodes) >= users.sets and all(ring == wanted for ring in users.nodes)
 
 
-def _finding(keys: Keys, asked: Asked, users: Users) -> Finding:
+def told(keys: Keys, asked: Asked, users: Users) -> Finding:
+    """What is said of a state."""
     kind, lacking = "RotatingKeys", sum(1 for ring in users.nodes if ring != fingerprint(keys.ring))
     if keys.stage is Stage.ADDING:
         text = f"{lacking} of {len(users.nodes)} nodes drain before they know the new key too; the old one is used"

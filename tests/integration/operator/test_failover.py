@@ -180,7 +180,8 @@ def test_over_both_sick_and_back(api: httpx.Client, namespace: str, ledger: Any,
     second = ports()
     cloud = servers.livekit(second, CLOUD)
     fallback = {"mode": "Auto", "url": f"ws://127.0.0.1:{second['http']}", "secretRef": {"name": "cloud"}}
-    pool = Pool(api, ledger, namespace, fallback=fallback | {"failbackAfter": "5s"})
+    health = {"mediaProbe": True, "restartSick": False}  # nobody would start the deleted pod again
+    pool = Pool(api, ledger, namespace, fallback=fallback | {"failbackAfter": "5s"}, health=health)
     try:
         until(lambda: pool.condition("FallbackReady") == ("False", "KeysNotFound"))
         data = {"api-key": CLOUD[0], "api-secret": CLOUD[1]}
@@ -189,6 +190,7 @@ def test_over_both_sick_and_back(api: httpx.Client, namespace: str, ledger: Any,
         node = servers.livekit(pool.ports, pool.keys())
         pool.make_pod()
         until(lambda: pool.condition("Ready") == ("True", "Ready"))
+        until(lambda: pool.condition("MediaProbed") == ("True", "MediaFlows"))
         until(lambda: pool.condition("FallbackReady") == ("True", "Answers"), 90)
         assert pool.told()["fallbackURL"] == fallback["url"]
         mounted = until(lambda: pool.secret("talktime-sfu-keys").get(f"{RELEASE}.eu_fallback.json"))

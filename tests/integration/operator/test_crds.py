@@ -193,6 +193,10 @@ def test_an_entry_without_the_field_meters_is_refused(api: httpx.Client, namespa
     assert "spec.entries[0].meters: Required value" in answer.json()["message"]
 
 
+TURN: dict[str, Any] = {"tlsSecretRef": {"name": "cert"}}
+WIDE = {"domain": "turn.acme.test", "relayPorts": {"start": 41000, "end": 40000}}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
@@ -200,6 +204,12 @@ def test_an_entry_without_the_field_meters_is_refused(api: httpx.Client, namespa
         ("spec.autoscaling", {"min": 4, "max": 3}, ["autoscaling.min must not be above autoscaling.max"]),
         ("spec.drain", {"deadline": "soon"}, ["spec.drain.deadline", "should match"]),
         ("spec.network", {"publicUrl": "wss://x"}, ['unknown field "spec.network.publicUrl"']),
+        ("spec.network", {"turn": {"domain": "turn.acme.test"}}, ["network.turn needs network.tlsSecretRef"]),
+        ("spec.network", TURN | {"turn": {"domain": "turn acme"}}, ["spec.network.turn.domain", "should match"]),
+        ("spec.network", TURN | {"turn": WIDE}, ["relayPorts.start must not be above"]),
+        ("spec.redis", {"tls": True}, ["give redis.address, or remove them"]),
+        ("spec.redis", {"passwordSecretRef": {"name": "pw"}}, ["give redis.address, or remove them"]),
+        ("spec.redis", {"address": "r:1", "caSecretRef": {"name": "ca"}}, ["redis.caSecretRef needs redis.tls: true"]),
     ],
 )
 def test_a_wrong_pool_is_refused(api: httpx.Client, namespace: str, path: str, value: Any, words: list[str]) -> None:
@@ -207,6 +217,19 @@ def test_a_wrong_pool_is_refused(api: httpx.Client, namespace: str, path: str, v
     assert answer.status_code in (400, 422), answer.text
     for word in words:
         assert word in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.network", {"tlsSecretRef": {"name": "cert"}, "turn": {"domain": "turn.acme.test", "tlsPort": 443}}),
+        ("spec.redis", {"address": "r:6380", "tls": True, "caSecretRef": {"name": "ca"}}),
+        ("spec.health", {"mediaProbe": True, "restartSick": False}),
+    ],
+)
+def test_a_right_pool_is_taken(api: httpx.Client, namespace: str, path: str, value: Any) -> None:
+    answer = create(api, namespace, changed(POOL, path, value))
+    assert answer.status_code == 201, answer.text
 
 
 def test_kubectl_scale_sets_replicas_of_a_pool(api: httpx.Client, namespace: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 from livekit import rtc
+from livekit.protocol import rtc as rtc_messages
 from livekit.rtc._proto import room_pb2, stats_pb2
 from talktime_operator.media_probe import join
 
@@ -24,12 +25,25 @@ TALK = 6.0
 LOUD = 1000
 
 
-async def main(url: str, tokens: list[str], turn_host: str, ca: str, listen: str) -> None:
-    told: dict[str, object] = {}
-    async with aiohttp.ClientSession() as sockets, join(sockets, url, tokens[2]) as signal:
+async def turn_server(url: str, token: str) -> rtc_messages.ICEServer:
+    """What the server tells a participant who joins."""
+    async with aiohttp.ClientSession() as sockets, join(sockets, url, token) as signal:
         (server,) = [s for s in signal.joined.ice_servers if any(u.startswith("turns:") for u in s.urls)]
-    told["url"] = next(u for u in server.urls if u.startswith("turns:"))
-    name, port = str(told["url"]).split(":")[1], int(str(told["url"]).split(":")[2].split("?")[0])
+    return server
+
+
+async def told(url: str, token: str) -> None:
+    """Prints it."""
+    server = await turn_server(url, token)
+    address = next(u for u in server.urls if u.startswith("turns:"))
+    print(json.dumps({"url": address, "username": server.username, "credential": server.credential}), flush=True)
+
+
+async def main(url: str, tokens: list[str], turn_host: str, ca: str, listen: str) -> None:
+    said: dict[str, object] = {}
+    server = await turn_server(url, tokens[2])
+    said["url"] = next(u for u in server.urls if u.startswith("turns:"))
+    name, port = str(said["url"]).split(":")[1], int(str(said["url"]).split(":")[2].split("?")[0])
     context = ssl.create_default_context(cafile=ca)
     bytes_through = [0, 0]
 
@@ -80,8 +94,8 @@ async def main(url: str, tokens: list[str], turn_host: str, ca: str, listen: str
         for entry in (*stats.publisher_stats, *stats.subscriber_stats):
             if entry.WhichOneof("stats") == "local_candidate":
                 kinds.add(_kind(entry.local_candidate.candidate))
-    told |= {"heard": heard, "bytes": bytes_through, "kinds": sorted(kinds)}
-    print(json.dumps(told), flush=True)
+    said |= {"heard": heard, "bytes": bytes_through, "kinds": sorted(kinds)}
+    print(json.dumps(said), flush=True)
 
 
 def _kind(candidate: Any) -> tuple[str, str]:
@@ -92,4 +106,7 @@ def _kind(candidate: Any) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2].split(","), *sys.argv[3:6]))
+    if len(sys.argv) == 3:
+        asyncio.run(told(sys.argv[1], sys.argv[2]))
+    else:
+        asyncio.run(main(sys.argv[1], sys.argv[2].split(","), *sys.argv[3:6]))

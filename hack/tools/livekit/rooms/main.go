@@ -46,6 +46,7 @@ type counts struct{ sent, received, lost, late atomic.Int64 }
 type server struct {
 	url, key, secret string
 	api              *webrtc.API
+	way              webrtc.Configuration // how media may go: anyhow, or through one TURN server alone
 }
 
 // participant is one connection: the publisher's and the subscriber's peer connection, as LiveKit's clients have them.
@@ -75,10 +76,10 @@ func (s *server) join(room, identity string, all *counts) (*participant, error) 
 		return nil, err
 	}
 	p := &participant{conn: conn, connected: make(chan struct{}), heard: make(chan struct{}), counts: all}
-	if p.publisher, err = s.api.NewPeerConnection(webrtc.Configuration{}); err != nil {
+	if p.publisher, err = s.api.NewPeerConnection(s.way); err != nil {
 		return nil, err
 	}
-	if p.listener, err = s.api.NewPeerConnection(webrtc.Configuration{}); err != nil {
+	if p.listener, err = s.api.NewPeerConnection(s.way); err != nil {
 		return nil, err
 	}
 	opus := webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2}
@@ -303,7 +304,17 @@ func main() {
 	flag.StringVar(&s.url, "url", "ws://127.0.0.1:7880", "")
 	flag.StringVar(&s.key, "key", "", "")
 	flag.StringVar(&s.secret, "secret", "", "")
+	turn := webrtc.ICEServer{}
+	relay := flag.String("turn", "", "media goes through this TURN server alone; CAs by SSL_CERT_FILE")
+	flag.StringVar(&turn.Username, "turn-user", "", "")
+	password := flag.String("turn-password", "", "")
 	flag.Parse()
+	if *relay != "" {
+		turn.URLs, turn.Credential = []string{*relay}, *password
+		s.way = webrtc.Configuration{
+			ICEServers: []webrtc.ICEServer{turn}, ICETransportPolicy: webrtc.ICETransportPolicyRelay,
+		}
+	}
 	engine := &webrtc.MediaEngine{}
 	if err := engine.RegisterDefaultCodecs(); err != nil {
 		panic(err)

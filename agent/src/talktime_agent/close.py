@@ -20,7 +20,7 @@ logger = logging.getLogger("talktime.agent.close")
 QUIET_SECONDS = 10.0
 
 # Reasons to end with spoken words; the others have nobody to speak to, or no right to.
-SPOKEN = frozenset({"budget", "ledger_outage", "provider_error"})
+SPOKEN = frozenset({"budget", "ledger_outage", "provider_error", "agent_died"})
 # Another agent has the session: its room is not ours to delete.
 NOT_OURS = frozenset({"fenced"})
 

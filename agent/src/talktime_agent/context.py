@@ -15,7 +15,7 @@ from livekit.agents import llm
 from talktime_ledger.client import Fenced, LedgerError, SessionClosed
 from talktime_ledger.core.worst_case import text_tokens_bound
 from talktime_ledger.wire import Session
-from talktime_ledger.wire.resume import MAX_ITEMS, MAX_TEXT, Checkpoint, ContextItem
+from talktime_ledger.wire.resume import MAX_ITEMS, MAX_TEXT, MOST_LOSSES, Checkpoint, ContextItem
 
 from talktime_agent.ports import LedgerPort
 
@@ -57,6 +57,11 @@ def interrupted(session: Session, before: Sequence[ContextItem]) -> bool:
     """Whether this agent takes up a conversation that had begun."""
     begun = any(event.name == "first_audio" for event in session.events)
     return session.epoch > 1 and (begun or session.turns > 0 or bool(before))
+
+
+def only_goodbye(session: Session) -> bool:
+    """Whether so many agents died of this session that this one only ends it, with words."""
+    return session.losses > MOST_LOSSES
 
 
 async def recall(ledger: LedgerPort, session: Session, cap_tokens: int) -> tuple[ContextItem, ...]:

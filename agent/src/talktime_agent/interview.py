@@ -16,7 +16,7 @@ from talktime_ledger.wire import Grant
 from talktime_agent.apis import provider_fault, turn_detection
 from talktime_agent.budgeted import Budgeted
 from talktime_agent.close import may_delete_room, may_speak
-from talktime_agent.context import Memory, chat_context, interrupted
+from talktime_agent.context import Memory, chat_context, interrupted, only_goodbye
 from talktime_agent.crosscheck import differences
 from talktime_agent.gate import session_instructions
 from talktime_agent.goodbye import Goodbye
@@ -117,6 +117,11 @@ class Interview:
         if self._told.observers:
             self._observers = ObserverChannel(self._ctx.room.local_participant, self._told.observers)
             self._budget.keep(self._tell_observers(self._observers))
+        if only_goodbye(self._told):
+            self._budget.turns.shut()
+            await self._goodbye.prepare()
+            self._budget.end("agent_died")
+            return
         if not self._greeted:
             self._budget.turns.respond()
         self._budget.keep(self._goodbye.prepare())

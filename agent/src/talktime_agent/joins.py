@@ -16,11 +16,14 @@ class JoinPace:
         self._monotonic = monotonic
         self._next = 0.0
 
-    def slot(self) -> float | None:
-        """Seconds to wait before accepting, or None when the pod should decline."""
+    def slot(self, *, resumed: bool = False) -> float | None:
+        """Seconds to wait before accepting, or None when the pod should decline.
+
+        ``resumed``: somebody sits in silence since their agent was lost; such joins keep half the distance.
+        """
         now = self._monotonic()
         start = max(now, self._next)
         if start - now > MOST_WAIT_SECONDS:
             return None
-        self._next = start + self._interval
+        self._next = start + self._interval * (0.5 if resumed else 1.0)
         return start - now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import time
@@ -47,7 +48,7 @@ def accepting(pace: JoinPace, sleep: Callable[[float], Awaitable[None]]) -> Call
     """Accepts jobs at the pod's pace; declines (another pod may take it) when that would take too long."""
 
     async def on_request(request: JobRequest) -> None:
-        wait = pace.slot()
+        wait = pace.slot(resumed=epoch_of(request.job.metadata) > 1)
         if wait is None:
             await request.reject(terminate=False)
             return
@@ -56,6 +57,14 @@ def accepting(pace: JoinPace, sleep: Callable[[float], Awaitable[None]]) -> Call
         await request.accept()
 
     return on_request
+
+
+def epoch_of(metadata: str) -> int:
+    """The epoch a dispatch is for; 1 for metadata that is not ours (the entry point will say so)."""
+    try:
+        return int(json.loads(metadata)["epoch"])
+    except (ValueError, TypeError, KeyError):
+        return 1
 
 
 def build_server(settings: AgentSettings) -> AgentServer:

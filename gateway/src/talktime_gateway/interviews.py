@@ -22,7 +22,7 @@ from .directory import View
 from .media import Media, Route, Sfu
 from .metrics import Metrics
 from .problems import Problem
-from .reask import Look, Missed, Way, again_in, node_gone, way
+from .reask import LAPSE_SEC, Look, Missed, Way, again_in, node_gone, way
 from .rooms import NewRoom, SfuUnavailable
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Interviews:
         self._recent = placement.Recent()
         self._slots: dict[tuple[str, str], float] = {}
         self._missed = Missed()
-        self._silent = Missed()
+        self._silent = Missed(LAPSE_SEC)
 
     def ready_for(self, view: View, caller: Caller) -> Route:
         """Everything that can be known without the ledger: pool, keys, a place for a room. Raises 402, 429 or 503."""

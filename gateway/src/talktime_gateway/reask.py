@@ -23,6 +23,9 @@ AGAIN_SEC = 0.5
 
 MEMORY_SEC = 60.0
 
+LAPSE_SEC = 4.0
+"""A LiveKit nobody looked at for so long may have answered meanwhile: its silence begins anew."""
+
 GONE = frozenset({NodeState.SICK, NodeState.MOVING})
 
 
@@ -78,12 +81,13 @@ def node_gone(pool: DirectoryPool | None, node_id: str) -> bool:
 class Missed:
     """Since when some rooms, or some LiveKits, were not found by this replica. Forgets what nobody asks for."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_sec: float = MEMORY_SEC) -> None:
+        self._memory_sec = memory_sec
         self._seen: dict[str, tuple[float, float]] = {}
 
     def note(self, name: str, found: bool, now: float) -> float:
         """One look; how long it has not been found."""
-        self._seen = {key: seen for key, seen in self._seen.items() if now - seen[1] <= MEMORY_SEC}
+        self._seen = {key: seen for key, seen in self._seen.items() if now - seen[1] <= self._memory_sec}
         if found:
             self._seen.pop(name, None)
             return 0.0

@@ -69,10 +69,10 @@ class Resume:
                 )
             except (Conflict, Fenced, SessionClosed):
                 return
-            if step is Next.RESTAFF:
-                await self._restaff(sfu, claimed, present)
-            else:
+            if step is Next.GIVE_UP:
                 await self._give_up(sfu, claimed)
+            else:
+                await self._restaff(sfu, claimed, present)
             self._metrics.watcher.labels(step.value).inc()
 
     async def _restaff(self, sfu: Sfu, session: Session, present: tuple[Present, ...]) -> None:

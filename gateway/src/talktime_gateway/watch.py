@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from talktime_ledger.wire.resume import MOST_LOSSES
+
 from .rooms import Dispatch, Present
 
 STUCK_DISPATCH_SEC = 30.0
@@ -80,9 +82,6 @@ def of_epoch(dispatches: Sequence[Dispatch], metadata: str) -> list[Dispatch]:
     return [dispatch for dispatch in dispatches if dispatch.metadata == metadata]
 
 
-MOST_LOSSES = 3
-"""So many agents of one session are replaced; when the next one dies, the reason is hardly in the agent."""
-
 RETURN_SEC = 20.0
 """A lost session whose participant is not there is kept so long before it is given up."""
 
@@ -92,18 +91,20 @@ class Next(StrEnum):
 
     WAIT = "wait"
     RESTAFF = "restaffed"
+    GOODBYE = "goodbye"
     GIVE_UP = "gave_up"
 
 
 def next_of(losses: int, silent: bool, present: Sequence[Present], waited_sec: float) -> Next:
     """``losses`` counted so far (a ``silent`` agent's is counted by the claim that follows); ``present``: in its room.
 
-    ``waited_sec``: since this replica saw it lost.
+    ``waited_sec``: since this replica saw it lost. An agent that comes after too many losses knows that from the
+    session, and ends the interview with its closing words.
     """
-    if losses + silent > MOST_LOSSES:
+    if losses + silent > MOST_LOSSES + 1:
         return Next.GIVE_UP
     if participants(present):
-        return Next.RESTAFF
+        return Next.GOODBYE if losses + silent > MOST_LOSSES else Next.RESTAFF
     return Next.GIVE_UP if waited_sec > RETURN_SEC else Next.WAIT
 
 

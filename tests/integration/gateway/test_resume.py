@@ -26,6 +26,7 @@ from talktime_ledger.client import LedgerClient
 from talktime_ledger.core.resume_texts import resume_text
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import PoolPush, ProjectPush
+from talktime_ledger.wire.resume import MOST_LOSSES
 from talktime_simulator.participants.door import Entry, claims_of
 from talktime_simulator.participants.person import Person, Plan
 from talktime_simulator.speech import Voice
@@ -380,6 +381,29 @@ async def test_a_pod_that_vanishes_is_noticed_by_its_silence(
     await counted_once(sql, study, one.session)
     print(f"\nRESUME pod killed: claimed {claimed:.2f} s, agent again {staffed:.2f} s, talks again {spoke:.2f} s")
     assert staffed < 25, "measured alone it is below 10 s; the machine may be busy"
+
+
+async def test_after_too_many_losses_the_next_agent_only_says_goodbye(
+    front: httpx.AsyncClient, study: Study, as_: Any, sql: asyncpg.Connection
+) -> None:
+    if not any(worker.process.poll() is None for worker in study.workers):
+        await asyncio.to_thread(study.hire)
+    async with talk(front, study, as_, 5) as one:
+        await one.turns(1)  # the closing clip is with the ledger by now, or will be rendered
+        for killed in range(1, MOST_LOSSES + 2):
+            os.kill(study.of(one.session).job(one.session), signal.SIGKILL)
+            await one.claimed(killed + 1, 60)
+            if killed <= MOST_LOSSES:
+                await one.staffed(killed + 1, 60)
+        async with asyncio.timeout(60):
+            while (ended := await one.ledger.session(one.session)).state == "open":  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.1)
+        await asyncio.wait_for(asyncio.shield(one.person), 30)  # told by the end of the room, not by us
+        assert one.most_agents == 1
+    assert (ended.close_reason, ended.losses, ended.epoch) == ("agent_died", MOST_LOSSES + 1, MOST_LOSSES + 2)
+    said = [event.name for event in ended.events if event.name != "first_audio"]
+    assert said[-3:] == ["closing_started", "closing_finished", "left"]
+    await counted_once(sql, study, one.session)
 
 
 async def test_an_agent_that_only_reconnects_is_not_replaced(front: httpx.AsyncClient, study: Study, as_: Any) -> None:

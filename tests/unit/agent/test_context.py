@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from livekit.agents import llm
 from talktime_agent import context
-from talktime_agent.context import Memory, chat_context, fitting, interrupted, recall, tokens_of
+from talktime_agent.close import may_speak
+from talktime_agent.context import Memory, chat_context, fitting, interrupted, only_goodbye, recall, tokens_of
 from talktime_agent.presence import Presence
 from talktime_ledger.client import Fenced, Unavailable
 from talktime_ledger.wire import Session, SessionEvent
-from talktime_ledger.wire.resume import Checkpoint, ContextItem
+from talktime_ledger.wire.resume import MOST_LOSSES, Checkpoint, ContextItem
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -69,6 +70,12 @@ def test_only_who_takes_up_a_begun_conversation_speaks_of_the_interruption(
     told: Session, before: tuple[ContextItem, ...], expected: bool
 ) -> None:
     assert interrupted(told, before) is expected
+
+
+@pytest.mark.parametrize(("losses", "only"), [(0, False), (MOST_LOSSES, False), (MOST_LOSSES + 1, True)])
+def test_who_comes_after_too_many_losses_only_says_goodbye(losses: int, only: bool) -> None:
+    assert only_goodbye(session(losses=losses)) is only
+    assert may_speak("agent_died", valid=True)
 
 
 class Ledger:

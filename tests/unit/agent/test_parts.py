@@ -127,6 +127,8 @@ def test_a_spool_without_a_header_is_nothing() -> None:
 def test_joins_keep_a_distance_and_a_crowded_pod_declines() -> None:
     pace = JoinPace(2.0, lambda: 10.0)
     assert [pace.slot() for _ in range(4)] == [0.0, 2.0, 4.0, None]
+    pace = JoinPace(2.0, lambda: 10.0)
+    assert [pace.slot(resumed=True) for _ in range(3)] == [0.0, 1.0, 2.0], "who was interrupted waits half as long"
 
 
 def test_presence_waits_for_a_participant_who_may_come_back() -> None:

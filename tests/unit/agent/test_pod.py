@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from talktime_agent.metrics import AgentMetrics
 from talktime_agent.push import PodLink, PushRelay, concerns
 from talktime_agent.recovery import Recovery
 from talktime_agent.spool import Spool
-from talktime_agent.worker import FULL_LOAD, accepting, load
+from talktime_agent.worker import FULL_LOAD, accepting, epoch_of, load
 from talktime_ledger.client import Fenced, SessionClosed, Unavailable
 from talktime_ledger.core.usage import UsageKind
 from talktime_ledger.wire import Close, PushEvent, Usage
@@ -158,6 +159,8 @@ async def test_jobs_are_accepted_at_the_pods_pace_and_declined_when_it_is_crowde
         waits.append(seconds)
 
     class Request:
+        job = SimpleNamespace(metadata='{"session": "s", "epoch": 1}')
+
         async def accept(self) -> None:
             answers.append("accept")
 
@@ -170,6 +173,13 @@ async def test_jobs_are_accepted_at_the_pods_pace_and_declined_when_it_is_crowde
         await handler(request)
     assert answers == ["accept", "accept", "reject terminate=False"]
     assert waits == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "epoch"), [('{"session": "s", "epoch": 2}', 2), ("", 1), ("[1]", 1), ('{"epoch": null}', 1)]
+)
+def test_the_epoch_of_a_job_is_read_from_its_dispatch(metadata: str, epoch: int) -> None:
+    assert epoch_of(metadata) == epoch
 
 
 @pytest.mark.parametrize(("sessions", "expected"), [(0, 0.0), (3, 0.525), (4, FULL_LOAD), (5, 0.875)])

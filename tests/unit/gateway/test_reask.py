@@ -3,6 +3,7 @@
 import pytest
 from talktime_gateway.reask import (
     AGAIN_SEC,
+    LAPSE_SEC,
     MEMORY_SEC,
     MISSING_SEC,
     UNREACHABLE_SEC,
@@ -65,6 +66,13 @@ def test_looking_again_ends_in_a_move_within_little_more_than_the_silence_it_tak
         now += wait
     assert way(seen) is Way.MOVE
     assert now - 10.0 == pytest.approx(UNREACHABLE_SEC)
+
+
+def test_a_silence_of_long_ago_is_no_evidence_now() -> None:
+    silent = Missed(LAPSE_SEC)
+    silent.note("eu", False, 10)
+    assert silent.note("eu", False, 10 + LAPSE_SEC) == LAPSE_SEC
+    assert silent.note("eu", False, 11 + 2 * LAPSE_SEC) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import pytest
 from talktime_gateway.rooms import Dispatch, Present
-from talktime_gateway.watch import MOST_LOSSES, RETURN_SEC, Act, Next, Seen, Since, decide, next_of, of_epoch
+from talktime_gateway.watch import RETURN_SEC, Act, Next, Seen, Since, decide, next_of, of_epoch
+from talktime_ledger.wire.resume import MOST_LOSSES
 
 TALKER = Present("participant-1", "PA_1", 100.0, agent=False)
 GHOST = Present("agent-AJ_1", "PA_2", 100.0, agent=True)
@@ -14,8 +15,11 @@ GHOST = Present("agent-AJ_1", "PA_2", 100.0, agent=True)
         (1, False, (TALKER, GHOST), 0, Next.RESTAFF),
         (0, True, (TALKER,), 0, Next.RESTAFF),
         (MOST_LOSSES, False, (TALKER,), 0, Next.RESTAFF),
-        (MOST_LOSSES + 1, False, (TALKER,), 0, Next.GIVE_UP),
-        (MOST_LOSSES, True, (TALKER,), 0, Next.GIVE_UP),
+        (MOST_LOSSES + 1, False, (TALKER,), 0, Next.GOODBYE),
+        (MOST_LOSSES, True, (TALKER,), 0, Next.GOODBYE),
+        (MOST_LOSSES + 1, True, (TALKER,), 0, Next.GIVE_UP),  # who was to say goodbye has died, too
+        (MOST_LOSSES + 2, False, (TALKER,), 0, Next.GIVE_UP),
+        (MOST_LOSSES + 1, False, (GHOST,), RETURN_SEC + 1, Next.GIVE_UP),
         (1, False, (GHOST,), RETURN_SEC, Next.WAIT),
         (1, False, (GHOST,), RETURN_SEC + 1, Next.GIVE_UP),
     ],

@@ -12,6 +12,9 @@ from talktime_ledger.wire.sessions import SessionEvent
 
 MAX_ITEMS = 400
 MAX_TEXT = 20_000
+MOST_LOSSES = 3
+"""So many agents of one session are replaced; when the next one dies, the reason is hardly in the agent. Who comes then
+only says goodbye, and nobody is sent after that."""
 
 
 class ContextItem(Wire):

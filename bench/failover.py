@@ -58,6 +58,7 @@ def main(argv: list[str]) -> int:
 
     try:
         house = stand.built(name, tell)
+        stand.at_home_again(house)
         with LOCK.open("w") as lock, ExitStack() as stack:
             fcntl.flock(lock, fcntl.LOCK_EX)
             network = stand.node(house, stand.HOME).network_namespace

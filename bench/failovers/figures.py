@@ -54,7 +54,7 @@ def words_again(events: Sequence[Event], who: str, fault: float, *, breaks: bool
         match event["what"]:
             case "reconnecting":
                 good, heard = False, None
-            case "reconnected" | "moved":
+            case "reconnected" | "back" | "moved":
                 good, heard = True, None
             case "heard" if good and heard is None:
                 heard = float(event["at"])
@@ -79,7 +79,7 @@ def sample(
         new_server=token["server_url"] if token is not None else "",
         again={guest: None if at is None else at - fault for guest, at in again.items()},
         moved=who("moved"),
-        disturbed=who("reconnecting", "moved"),
+        disturbed=who("reconnecting", "back", "moved"),
         ended=who("ended"),
         most_agents=max(counted, default=0),
         sessions={event["who"]: event["session"] for event in events if event["what"] == "token"},

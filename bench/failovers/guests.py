@@ -3,7 +3,8 @@
 argv: token endpoint. Environment: KEY. Commands, one JSON object per line: {"do": "come", "who": "a"}, {"do": "leave"}.
 Each event is a line {"at": unix seconds, "who", "what", ...}: `token` session server_url; `joined`; `agents` count (in
 the room now); `heard` (an agent's words begin); `turn` number (the guest's own turns, begun); `reconnecting`,
-`reconnected`, `moved` server_url session; `refused` status; `ended`; `left`.
+`reconnected`; `back` (into the same LiveKit, as the front door said), `moved` server_url session (to another one);
+`refused` status; `ended`; `left`.
 
 They go on elsewhere by the client helper that platforms get (clients/talktime_resume.py), and do nothing else for it.
 """
@@ -34,6 +35,8 @@ HELPER = Path(__file__).parents[2] / "clients" / "talktime_resume.py"
 RATE, FRAME_MS = 24_000, 100
 SILENCE_SECONDS = 0.7
 """Words after so much silence are a new beginning."""
+QUIET_FIRST_SECONDS, QUIET_ELSEWHERE_SECONDS, QUIET_HERE_SECONDS = 40.0, 15.0, 1.0
+ATTEMPTS = 10
 AGENT = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
 
 
@@ -64,6 +67,7 @@ class Guest:
         self._hearing = Hearing()
         self._turns = 0
         self._loud_at = 0.0
+        self._server = ""
         self._stale: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keeper: Any = None
@@ -73,20 +77,36 @@ class Guest:
 
     async def come(self) -> None:
         """Asks for an interview, joins it and talks from then on."""
-        async with aiohttp.ClientSession() as http, http.post(self._url, json={}, headers=self._headers) as given:
-            if given.status != 201:
-                self.tell("refused", status=given.status, text=(await given.text())[:300])
-                return
-            entry = await given.json()
+        entry = await self._ask()
+        if entry is None:
+            return
         url, token = entry["server_url"], entry["participant_token"]
         self.tell("token", session=RESUME.room_of(token), server_url=url)
         self._follow()
         self._keeper = RESUME.Keeper(self._room, self._url, self._headers, token, on_moved=self._moved)
         await self._room.connect(url, token)
+        self._server = url
         self.tell("joined", server_url=url)
-        await self._settle()
+        await self._settle(QUIET_FIRST_SECONDS)
         await self._keeper.ended
         self.tell("ended")
+
+    async def _ask(self) -> dict[str, str] | None:
+        """A front door that dies while it is asked is asked again, as any platform's backend would."""
+        for _ in range(ATTEMPTS):
+            try:
+                async with (
+                    aiohttp.ClientSession() as http,
+                    http.post(self._url, json={}, headers=self._headers) as given,
+                ):
+                    if given.status == 201:
+                        return dict(await given.json())
+                    self.tell("refused", status=given.status, text=(await given.text())[:300])
+                    return None
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.5)
+        self.tell("refused", status=0)
+        return None
 
     async def leave(self) -> None:
         if self._keeper is not None:
@@ -116,14 +136,18 @@ class Guest:
         self.tell("agents", count=sum(one.kind == AGENT for one in here.values()))
 
     async def _moved(self) -> None:
-        self.tell("moved", server_url=self._room._server_url, session=self._room.name)
+        before, self._server = self._server, str(self._room._server_url)
+        elsewhere = before != self._server
+        self.tell("moved" if elsewhere else "back", server_url=self._server, session=self._room.name)
         await self._unsettle()
-        await self._settle()
+        # A new agent speaks first; the same one may be waiting for us.
+        await self._settle(QUIET_ELSEWHERE_SECONDS if elsewhere else QUIET_HERE_SECONDS)
 
-    async def _settle(self) -> None:
+    async def _settle(self, quiet: float) -> None:
+        """`quiet`: seconds without a word until the guest says something."""
         self._count()
         self._microphone, self._hearing = Microphone(), Hearing()
-        self._hearing.waiting_since = time.time() + 30
+        self._hearing.waiting_since = time.time() + quiet - self._hearing.patience
         await self._microphone.publish(self._room)
         self._keep(self._converse())
 

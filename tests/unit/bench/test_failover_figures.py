@@ -32,6 +32,7 @@ def told(*rows: tuple[float, str, str], **more: Any) -> list[Event]:
         ([(10.1, "heard"), (11, "reconnecting"), (14, "moved"), (16, "heard")], True, 16),  # what was in the buffer
         ([(11, "reconnecting"), (12, "reconnected"), (13, "heard"), (14, "reconnecting"), (15, "moved")], True, None),
         ([(11, "reconnecting"), (12, "reconnected"), (13, "heard")], True, 13),
+        ([(11, "reconnecting"), (12, "back"), (13, "heard")], True, 13),  # the same room again
         ([(9, "moved"), (11, "heard")], True, None),  # it never broke: nothing was proven
         ([(11, "heard")], False, 11),
         ([(10.5, "heard"), (11, "reconnecting"), (14, "reconnected"), (15, "heard")], False, 15),

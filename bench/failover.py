@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ from bench.failovers.variants import VARIANTS, Variant
 from hack.chaos import books
 from hack.chaos.house import House, eventually
 from hack.cluster import lifecycle
-from hack.cluster.layout import cluster_named
+from hack.cluster.layout import REPOSITORY, cluster_named
 from hack.demo.__main__ import LOCK
 
 Tell = Callable[[str], None]
@@ -90,8 +91,14 @@ def main(argv: list[str]) -> int:
             lifecycle.down(cluster_named(name))
     for line in wrong:
         tell(f"WRONG: {line}")
-    print(f"RESULT {json.dumps(result)}")
+    print(f"RESULT {json.dumps({'commit': commit()} | result)}")
     return 1 if wrong else 0
+
+
+def commit() -> str:
+    """What was measured; it may be older than what is checked out when the result is kept."""
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(asked, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def chosen(text: str) -> tuple[Variant, int]:

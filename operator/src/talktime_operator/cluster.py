@@ -71,6 +71,11 @@ class Cluster:
         machines: list[Machine] = self._all("machines")
         return frozenset(m.name for m in machines if m.leaving)
 
+    def machines_away(self) -> frozenset[str]:
+        """Kubernetes nodes whose kubelet does not report."""
+        machines: list[Machine] = self._all("machines")
+        return frozenset(m.name for m in machines if m.away)
+
     def nodes_of_pool(self, key: Key) -> tuple[Child, ...]:
         """The StatefulSets of a pool, one per SFU node."""
         sets = self.children("StatefulSet")

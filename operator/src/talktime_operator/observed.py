@@ -133,16 +133,23 @@ class SfuMarks:
 
 @dataclass(frozen=True)
 class Machine:
-    """One Kubernetes node. `leaving`: cordoned, or about to be taken away by an autoscaler."""
+    """One Kubernetes node. `leaving`: cordoned, or about to be taken away by an autoscaler; `away`: its kubelet does
+    not report, so nothing there can be started or stopped."""
 
     name: str
     leaving: bool
+    away: bool = False
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Machine:
         spec = body.get("spec") or {}
         taints = {t.get("key", "") for t in spec.get("taints") or ()}
-        return cls(body["metadata"]["name"], bool(spec.get("unschedulable")) or bool(taints & LEAVING_TAINTS))
+        conditions = (body.get("status") or {}).get("conditions") or ()
+        return cls(
+            body["metadata"]["name"],
+            bool(spec.get("unschedulable")) or bool(taints & LEAVING_TAINTS),
+            any(c["type"] == "Ready" and c["status"] != "True" for c in conditions),
+        )
 
 
 @dataclass(frozen=True)

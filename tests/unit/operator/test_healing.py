@@ -53,6 +53,7 @@ def sick(answer: Answer, rooms: int | None = None, seconds: float = 60.0, name: 
         # A restart does not mend it.
         (ward(sick(Answer.NO_MEDIA, 0), any_good=False, cause=Cause.MEDIA), "NoMediaAnywhere"),
         (ward(sick(Answer.SILENT, 0)), "MachineAway"),
+        (ward(replace(sick(Answer.HUNG), machine_away=True)), "MachineAway"),
         (ward(sick(Answer.NO_ROOMS, 0), any_good=False, cause=Cause.REDIS), "RedisAway"),
         (ward(sick(Answer.HUNG), any_good=False, cause=Cause.REDIS), "RedisAway"),
         (ward(sick(Answer.HUNG), any_good=False, cause=Cause.NETWORK), "OwnNetwork"),

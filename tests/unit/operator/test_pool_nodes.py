@@ -27,6 +27,20 @@ def test_a_machine_leaves_when_cordoned_or_about_to_be_taken_away(spec: dict[str
     assert Machine.parse({"metadata": {"name": "m"}, "spec": spec}) == Machine("m", leaving)
 
 
+@pytest.mark.parametrize(
+    ("conditions", "away"),
+    [
+        ([], False),
+        ([{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "False"}], False),
+        ([{"type": "Ready", "status": "Unknown"}], True),
+        ([{"type": "Ready", "status": "False"}], True),
+    ],
+)
+def test_a_machine_whose_kubelet_does_not_report_is_away(conditions: list[dict[str, str]], away: bool) -> None:
+    body = {"metadata": {"name": "m"}, "status": {"conditions": conditions}}
+    assert Machine.parse(body) == Machine("m", leaving=False, away=away)
+
+
 def test_a_pod_tells_its_node_template_drain_and_ports() -> None:
     marks = Pod.parse(
         {

@@ -361,6 +361,8 @@ def test_a_sick_node_is_restarted_and_counted(seen: Callable[..., Seen], node: C
         {"node": "sfu-eu-0-0", "count": 1, "last": "2026-11-22T12:00:00Z", "why": HUNG.answer.value}
     ]
     assert told(made)["RestartingNodes"] == ("True", "NodeRestarted")
+    away = plan(replace(looked, sick={"uid-sfu-eu-0-0": HUNG}, away=frozenset({"node-1"})))
+    assert (away.restart, told(away)["RestartingNodes"]) == ("", ("False", "MachineAway"))
 
 
 @pytest.mark.parametrize(

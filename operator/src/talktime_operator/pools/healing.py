@@ -38,12 +38,14 @@ class Sickness:
 
 @dataclass(frozen=True)
 class Patient:
-    """A node that is bad. `seconds`: for how long; `rooms`: counted now, None = not known."""
+    """A node that is bad. `seconds`: for how long; `rooms`: counted now, None = not known; `machine_away`: the kubelet
+    that would restart it does not report."""
 
     name: str
     answer: Answer
     seconds: float
     rooms: int | None
+    machine_away: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ def _held(patient: Patient, ward: Ward) -> tuple[str, str]:
         return "OwnNetwork", "the operator reaches nobody; its own network is no node's fault"
     if ward.cause is Cause.REDIS:
         return "RedisAway", "its Redis is away; a restart would not bring it back and would end live sessions"
-    if patient.answer is Answer.SILENT:
-        return "MachineAway", "its machine cannot be reached, so nothing there could restart it"
+    if patient.answer is Answer.SILENT or patient.machine_away:
+        return "MachineAway", "its machine cannot be reached or does not report, so nothing there could restart it"
     if patient.answer is Answer.NO_MEDIA and not ward.any_good:
         return "NoMediaAnywhere", "UDP comes through to no node: a firewall or our own network, no server's fault"
     if patient.answer in SPEECHLESS:

@@ -50,7 +50,8 @@ class Seen:
     """Everything a plan for one pool looks at. `nodes`: health by pod uid; `others`: the other pools that parse;
     `leaving` and `told` as in pools/nodes.py; `evidence`: its health by rounds, `second`: its fallback;
     `mounts`: what nodes get beside the spec, `given`: what is said of its keys and Secrets; `spent`: this month's use,
-    None while the ledger has not told; `sick`: pods that are bad, by uid."""
+    None while the ledger has not told; `sick`: pods that are bad, by uid; `away`: machines that do
+    not report."""
 
     resource: Resource[SFUPoolSpec]
     spec: SFUPoolSpec
@@ -69,6 +70,7 @@ class Seen:
     given: tuple[Finding, ...] = ()
     spent: Spent | None = None
     sick: Mapping[str, healing.Sickness] = field(default_factory=dict)
+    away: frozenset[str] = frozenset()
 
     @property
     def owner(self) -> Owner:
@@ -191,7 +193,7 @@ def heal(seen: Seen, live: Sequence[Pod], steps: drain.Decision) -> healing.Heal
     health = seen.spec.health
     staying = [p for p in live if p.key.name not in steps.states and p.key.name not in steps.begin]
     patients = [
-        healing.Patient(p.key.name, s.answer, s.seconds, s.rooms)
+        healing.Patient(p.key.name, s.answer, s.seconds, s.rooms, p.node in seen.away)
         for p in staying
         if (s := seen.sick.get(p.uid)) is not None and not holds_nothing(p)
     ]

@@ -145,6 +145,7 @@ class Pools:
                         if p.spec is not None and p.key != key and p.key.namespace == key.namespace
                     ),
                     leaving=self._cluster.leaving_machines(),
+                    away=self._cluster.machines_away(),
                     told=self._drains.told(key),
                     settle=self._settings.drain_settle,
                     evidence=self._health.evidence(key),

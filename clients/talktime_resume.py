@@ -1,15 +1,16 @@
 """Talktime: go on with an interview whose media server died. One file; needs `livekit` and `aiohttp`.
 
     first = {"server_url": ..., "participant_token": ...}          # what the front door answered
-    keeper = Keeper(room, url, headers, first["participant_token"], on_moved=publish_microphone)
-    await room.connect(first["server_url"], first["participant_token"])
+    keeper = Keeper(room_with_my_handlers, url, headers, on_moved=publish_microphone)
+    await keeper.connect(first["server_url"], first["participant_token"])
     await keeper.ended                                             # the interview is over
-    keeper.stop()                                                  # or: the participant hangs up
+    await keeper.stop()                                            # or: the participant hangs up
 
 When the connection has been reconnecting for 3 s, or is lost, the front door is asked again, every 2 s (or what
-Retry-After says), with the room's name and the old token. 201: connect with what came (what was published must be
-published again). 425, 429, 5xx, no network: wait and ask again. 404: the interview has ended. If the connection heals
-by itself meanwhile, nothing moves.
+Retry-After says), with the room's name and the old token. 201: connect with what came, in a new Room (the SDK keeps the
+participants of one that was left, and one whose server hangs cannot be left); what was published must be published
+again. 425, 429, 5xx, no network: wait and ask again. 404: the interview has ended. If the connection heals by itself
+meanwhile, nothing moves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,35 +80,65 @@ async def reask(
     return None
 
 
+async def leave(room: Any) -> None:
+    """Hangs up; a server that hangs does not answer that."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(room.disconnect(), LEAVE_SEC)
+
+
 class Keeper:
-    """Follows a ``livekit.rtc.Room`` and moves it when it must."""
+    """Holds the ``livekit.rtc.Room`` of an interview (``room``), a new one after each move.
+
+    ``new_room`` makes a Room with the application's handlers on it; ``on_moved`` is given the one that was moved to.
+    """
 
     def __init__(
         self,
-        room: Any,
+        new_room: Callable[[], Any],
         url: str,
         headers: Mapping[str, str],
-        token: str,
         *,
-        on_moved: Callable[[], Awaitable[None]] | None = None,
+        on_moved: Callable[[Any], Awaitable[None]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._room = room
+        self._new_room = new_room
         self._url = url
         self._headers = dict(headers)
-        self._token = token
+        self._token = ""
         self._on_moved = on_moved
         self._sleep = sleep
         self._asking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._moving = False
         self._stopped = False
+        self.room: Any = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        room.on("reconnecting", lambda *_: self._lost(FIRST_SEC))
-        room.on("reconnected", lambda *_: self._healed())
-        room.on("disconnected", lambda *_: self._gone())
 
-    def stop(self) -> None:
-        """The participant has hung up: nothing is asked any more."""
+    async def connect(self, server_url: str, token: str) -> None:
+        """Into the interview, with what the front door answered. Raises what ``Room.connect`` raises."""
+        self._token = token
+        await self._enter(server_url)
+
+    async def stop(self) -> None:
+        """The participant hangs up: nothing is asked any more, the room is left."""
+        self._over()
+        if self.room is not None:
+            await leave(self.room)
+
+    async def _enter(self, server_url: str) -> None:
+        room = self._new_room()
+
+        # Of a room that was left nothing is heard any more.
+        def present(act: Callable[[], None]) -> Callable[..., None]:
+            return lambda *_: act() if self.room is room else None
+
+        room.on("reconnecting", present(lambda: self._lost(FIRST_SEC)))
+        room.on("reconnected", present(self._healed))
+        room.on("disconnected", present(self._gone))
+        await room.connect(server_url, self._token)
+        self.room = room
+
+    def _over(self) -> None:
         self._stopped = True
         self._healed()
         if not self.ended.done():
@@ -126,6 +157,11 @@ class Keeper:
         self._healed()
         self._lost(0.0)
 
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _ask(self, after_sec: float) -> None:
         await self._sleep(after_sec)
         async with aiohttp.ClientSession() as http:
@@ -133,20 +169,27 @@ class Keeper:
                 entry = await reask(http, self._url, self._headers, self._token, sleep=self._sleep)
                 if entry is None:
                     self._asking = None
-                    self.stop()
+                    self._over()
                     return
                 self._token = entry.participant_token
                 self._moving = True
+                left, self.room = self.room, None
+                if left is not None:
+                    self._keep(leave(left))
                 try:
-                    with contextlib.suppress(TimeoutError):
-                        # A server that hangs does not answer this either.
-                        await asyncio.wait_for(self._room.disconnect(), LEAVE_SEC)
-                    await self._room.connect(entry.server_url, entry.participant_token)
-                    if self._on_moved is not None:
-                        await self._on_moved()
-                    self._asking = None
-                    return
+                    await self._enter(entry.server_url)
                 except Exception:
                     await self._sleep(EVERY_SEC)
+                    continue
                 finally:
                     self._moving = False
+                self._asking = None
+                self._keep(self._tell(self.room))
+                return
+
+    async def _tell(self, room: Any) -> None:
+        if self._on_moved is not None:
+            try:
+                await self._on_moved(room)
+            except Exception:
+                self._lost(EVERY_SEC)

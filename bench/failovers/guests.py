@@ -12,7 +12,6 @@ They go on elsewhere by the client helper that platforms get (clients/talktime_r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import json
 import os
@@ -61,16 +60,14 @@ class Guest:
         self._who = who
         self._url = url
         self._headers = {"Authorization": f"Bearer {key}"}
-        self._room = rtc.Room()
         self._voice = Voice("en-gb+m3", 200)
         self._microphone = Microphone()
         self._hearing = Hearing()
         self._turns = 0
         self._loud_at = 0.0
         self._server = ""
-        self._stale: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._keeper: Any = None
+        self._keeper = RESUME.Keeper(self._new_room, url, self._headers, on_moved=self._moved)
 
     def tell(self, what: str, **more: Any) -> None:
         print(json.dumps({"at": time.time(), "who": self._who, "what": what, **more}), flush=True)
@@ -82,12 +79,10 @@ class Guest:
             return
         url, token = entry["server_url"], entry["participant_token"]
         self.tell("token", session=RESUME.room_of(token), server_url=url)
-        self._follow()
-        self._keeper = RESUME.Keeper(self._room, self._url, self._headers, token, on_moved=self._moved)
-        await self._room.connect(url, token)
+        await self._keeper.connect(url, token)
         self._server = url
         self.tell("joined", server_url=url)
-        await self._settle(QUIET_FIRST_SECONDS)
+        await self._settle(self._keeper.room, QUIET_FIRST_SECONDS)
         await self._keeper.ended
         self.tell("ended")
 
@@ -109,46 +104,40 @@ class Guest:
         return None
 
     async def leave(self) -> None:
-        if self._keeper is not None:
-            self._keeper.stop()
         await self._unsettle()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._room.disconnect(), 5)
+        await self._keeper.stop()
         self.tell("left", turns=self._turns, agent_turns=self._hearing.agent_turns)
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
-        room = self._room
-        room.on("participant_connected", lambda *_: self._count())
-        room.on("participant_disconnected", lambda *_: self._count())
-        room.on("track_subscribed", lambda track, *_: self._listen_to(track))
+    def _new_room(self) -> rtc.Room:
+        room = rtc.Room()
+        room.on("participant_connected", lambda *_: self._count(room))
+        room.on("participant_disconnected", lambda *_: self._count(room))
+        room.on("track_subscribed", lambda track, *_: self._listen_to(room, track))
         room.on("reconnecting", lambda *_: self.tell("reconnecting"))
         room.on("reconnected", lambda *_: self.tell("reconnected"))
-        room.on("disconnected", lambda *_: self._forget())
+        return room
 
-    def _forget(self) -> None:
-        # The SDK keeps those of the room that was left.
-        self._stale = set(self._room.remote_participants)
+    def _count(self, room: rtc.Room) -> None:
+        # A room that was left still tells what its server says late.
+        if self._keeper.room is room:
+            self.tell("agents", count=sum(one.kind == AGENT for one in room.remote_participants.values()))
 
-    def _count(self) -> None:
-        here = {name: one for name, one in self._room.remote_participants.items() if name not in self._stale}
-        self.tell("agents", count=sum(one.kind == AGENT for one in here.values()))
-
-    async def _moved(self) -> None:
-        before, self._server = self._server, str(self._room._server_url)
+    async def _moved(self, room: rtc.Room) -> None:
+        before, self._server = self._server, str(room._server_url)
         elsewhere = before != self._server
-        self.tell("moved" if elsewhere else "back", server_url=self._server, session=self._room.name)
+        self.tell("moved" if elsewhere else "back", server_url=self._server, session=room.name)
         await self._unsettle()
         # A new agent speaks first; the same one may be waiting for us.
-        await self._settle(QUIET_ELSEWHERE_SECONDS if elsewhere else QUIET_HERE_SECONDS)
+        await self._settle(room, QUIET_ELSEWHERE_SECONDS if elsewhere else QUIET_HERE_SECONDS)
 
-    async def _settle(self, quiet: float) -> None:
+    async def _settle(self, room: rtc.Room, quiet: float) -> None:
         """`quiet`: seconds without a word until the guest says something."""
-        self._count()
+        self._count(room)
         self._microphone, self._hearing = Microphone(), Hearing()
         self._hearing.waiting_since = time.time() + quiet - self._hearing.patience
-        await self._microphone.publish(self._room)
+        await self._microphone.publish(room)
         self._keep(self._converse())
 
     async def _unsettle(self) -> None:
@@ -173,15 +162,17 @@ class Guest:
                 await self._microphone.say(await self._voice.render(answer(self._turns, 1)))
                 self._hearing.spoke(time.time())
 
-    def _listen_to(self, track: rtc.Track) -> None:
+    def _listen_to(self, room: rtc.Room, track: rtc.Track) -> None:
         if track.kind == rtc.TrackKind.KIND_AUDIO:
             # Not among the tasks of one stay: a track may come before the stay has begun.
-            self._listening = asyncio.ensure_future(self._listen(track))
+            self._listening = asyncio.ensure_future(self._listen(room, track))
 
-    async def _listen(self, track: rtc.Track) -> None:
+    async def _listen(self, room: rtc.Room, track: rtc.Track) -> None:
         stream = rtc.AudioStream(track, sample_rate=RATE, num_channels=1, frame_size_ms=FRAME_MS)
         try:
             async for event in stream:
+                if self._keeper.room is not room:
+                    continue
                 samples = np.frombuffer(event.frame.data, dtype=np.int16)
                 loud = float(np.linalg.norm(samples.astype(np.float32))) >= SPEECH_LEVEL * len(samples) ** 0.5
                 now = time.time()

@@ -33,24 +33,26 @@ class Statement:
     prepared: bool = True
 
 
-async def captured(database: Database, ports: Sequence[int], agent: Agent) -> list[Statement]:
-    """What the ledger sends for one `use` with one usage, from BEGIN to COMMIT."""
+async def captured(database: Database, ports: Sequence[int], agent: Agent, others: Sequence[Agent]) -> list[Statement]:
+    """What the ledger sends for one `use` of the agent, from BEGIN to COMMIT. `others`: more agents of its account."""
     connection = await asyncpg.connect(database.dsn)
-    (line,) = await connected(ports[:1], 1)
+    lines = await connected(ports[:1], 1 + len(others))
     try:
-        # Steady state: plans prepared, a burn known.
+        # Steady state: plans prepared, a burn known. All at once wait for one account, each on a connection of the
+        # ledger's pool: asyncpg asks what a type is when a connection meets it first (three statements more).
         for _ in range(5):
-            await answered(line, agent)
+            await asyncio.gather(*(answered(*one) for one in zip(lines, [agent, *others], strict=True)))
         await connection.execute("ALTER SYSTEM SET log_statement = 'all'")
         await connection.execute("SELECT pg_reload_conf()")
         await asyncio.sleep(0.5)
         agent.n = SENTINEL - 1
-        await answered(line, agent)
+        await answered(lines[0], agent)
         await connection.execute("ALTER SYSTEM SET log_statement = 'none'")
         await connection.execute("SELECT pg_reload_conf()")
         await asyncio.sleep(0.5)
     finally:
-        line.close()
+        for line in lines:
+            line.close()
         await connection.close()
     records = [json.loads(text) for path in sorted(database.logs.glob("*.json")) for text in path.open()]
     return transaction(records)

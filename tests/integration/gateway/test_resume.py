@@ -46,15 +46,10 @@ class Worker:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def serves(self, session: str) -> bool:
-        return any(session in line and '"pid": ' in line for line in self.log.read_text().splitlines())
-
-    def job(self, session: str) -> int:
-        """The process of the session's newest job."""
-        for line in reversed(self.log.read_text().splitlines()):
-            if session in line and '"pid": ' in line:
-                return int(line.split('"pid": ')[1].split(",")[0].rstrip("}"))
-        raise AssertionError("no such job")
+    def jobs(self, session: str) -> set[int]:
+        """The processes of the session's jobs here, dead ones among them."""
+        lines = [line for line in self.log.read_text().splitlines() if session in line and '"pid": ' in line]
+        return {int(line.split('"pid": ')[1].split(",")[0].rstrip("}")) for line in lines}
 
     def vanish(self) -> None:
         """The pod's end without a word."""
@@ -114,8 +109,12 @@ class Study:
         return worker
 
     def of(self, session: str) -> Worker:
-        """Who serves it now."""
-        return next(worker for worker in self.workers if worker.process.poll() is None and worker.serves(session))
+        """Who serves it; for one that has had one agent."""
+        return next(worker for worker in self.workers if worker.process.poll() is None and worker.jobs(session))
+
+    def jobs(self, session: str) -> set[int]:
+        """Of every worker."""
+        return {job for worker in self.workers for job in worker.jobs(session)}
 
     def seen(self, what: str) -> list[dict[str, Any]]:
         """The simulator's /log or /truth."""
@@ -183,7 +182,7 @@ class Talk:
     person: asyncio.Task[Any]
     most_agents: int = 0
     token: str = ""
-    _looking: asyncio.Task[None] | None = None
+    killed: set[int] = field(default_factory=set)
 
     async def agents(self) -> list[str]:
         try:
@@ -212,6 +211,15 @@ class Talk:
                 if session.epoch == epoch and not session.lost and len(await self.agents()) == 1:
                     return
                 await asyncio.sleep(0.05)
+
+    async def kill_agent(self, study: Study, seconds: float = 30) -> None:
+        """kill -9 of the job that serves it now; the worker's log names it a moment after it has attached."""
+        async with asyncio.timeout(seconds):
+            while not (fresh := study.jobs(self.session) - self.killed):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.1)
+        (job,) = fresh
+        self.killed.add(job)
+        os.kill(job, signal.SIGKILL)
 
     async def turns(self, at_least: int, seconds: float = 90) -> None:
         async with asyncio.timeout(seconds):
@@ -300,7 +308,7 @@ async def test_a_killed_job_is_replaced_and_the_conversation_goes_on(
         before = await one.ledger.session(one.session)
         old = sessions_of(study.seen("log"))
         killed = time.monotonic()
-        os.kill(study.of(one.session).job(one.session), signal.SIGKILL)
+        await one.kill_agent(study)
         await one.staffed(2, 40)
         staffed = time.monotonic() - killed
         created = await spoke_again(study, old)
@@ -391,7 +399,7 @@ async def test_after_too_many_losses_the_next_agent_only_says_goodbye(
     async with talk(front, study, as_, 5) as one:
         await one.turns(1)  # the closing clip is with the ledger by now, or will be rendered
         for killed in range(1, MOST_LOSSES + 2):
-            os.kill(study.of(one.session).job(one.session), signal.SIGKILL)
+            await one.kill_agent(study)
             await one.claimed(killed + 1, 60)
             if killed <= MOST_LOSSES:
                 await one.staffed(killed + 1, 60)
@@ -411,7 +419,7 @@ async def test_an_agent_that_only_reconnects_is_not_replaced(front: httpx.AsyncC
         await asyncio.to_thread(study.hire)
     async with talk(front, study, as_, 2) as one:
         await one.turns(1)
-        job = study.of(one.session).job(one.session)
+        (job,) = study.jobs(one.session)
         os.kill(job, signal.SIGSTOP)  # LiveKit loses sight of it, its pod goes on saying that it lives
         try:
             await asyncio.sleep(9)

@@ -122,53 +122,101 @@ async def test_it_asks_again_without_a_network_until_its_patience_is_over(client
 class Room:
     """As much of a livekit Room as the helper touches."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hangs: bool = False) -> None:
         self.handlers: dict[str, Callable[..., None]] = {}
         self.did: list[Any] = []
+        self._hangs = hangs
 
     def on(self, event: str, handler: Callable[..., None]) -> None:
         self.handlers[event] = handler
 
     async def disconnect(self) -> None:
         self.did.append("disconnect")
+        if self._hangs:
+            await asyncio.Event().wait()
         self.handlers["disconnected"]()
 
     async def connect(self, url: str, token: str) -> None:
         self.did.append((url, token))
 
 
-async def test_a_room_that_keeps_reconnecting_is_moved_once(client: ModuleType, door: Callable[..., Any]) -> None:
-    front, naps, room = await door((425, {}, {}), MOVED), Naps(), Room()
-    moved = asyncio.Event()
+A = ("wss://a", _token("r1"))
+B = ("wss://b", _token("r1"))
 
-    async def on_moved() -> None:
-        moved.set()
 
-    keeper = client.Keeper(room, front.url, {}, _token("r1"), on_moved=on_moved, sleep=naps)
-    room.handlers["reconnecting"]()
-    room.handlers["reconnecting"]()
-    await asyncio.wait_for(moved.wait(), 10)
-    assert room.did == ["disconnect", ("wss://b", _token("r1"))]
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_who_keeps_reconnecting_is_moved_once_to_a_room_of_its_own(
+    client: ModuleType, door: Callable[..., Any], hangs: bool
+) -> None:
+    front, naps = await door((425, {}, {}), MOVED), Naps()
+    first, second = rooms = [Room(hangs=hangs), Room()]
+    to_be_made = iter(rooms)
+    moved: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def on_moved(room: Any) -> None:
+        moved.set_result(room)
+
+    keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, on_moved=on_moved, sleep=naps)
+    await keeper.connect(*A)
+    first.handlers["reconnecting"]()
+    first.handlers["reconnecting"]()
+    assert await asyncio.wait_for(moved, 10) is second
+    assert keeper.room is second
+    first.handlers["disconnected"]()
+    assert (first.did, second.did) == ([A, "disconnect"], [B])
     assert naps.slept == [3.0, 2.0]
+    assert len(front.asked) == 2, "of the room that was left nothing is heard any more"
     assert not keeper.ended.done()
+
+
+async def test_where_it_could_not_be_told_it_asks_again(client: ModuleType, door: Callable[..., Any]) -> None:
+    front, naps = await door(MOVED, MOVED), Naps()
+    rooms = [Room(), Room(), Room()]
+    to_be_made = iter(rooms)
+    told: list[Any] = []
+    done = asyncio.Event()
+
+    async def on_moved(room: Any) -> None:
+        told.append(room)
+        if len(told) == 1:
+            raise RuntimeError("the microphone could not be published")
+        done.set()
+
+    keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, on_moved=on_moved, sleep=naps)
+    await keeper.connect(*A)
+    rooms[0].handlers["disconnected"]()
+    await asyncio.wait_for(done.wait(), 10)
+    assert told == rooms[1:]
+    assert naps.slept == [0.0, 2.0]
 
 
 async def test_a_connection_that_heals_moves_nothing(client: ModuleType, door: Callable[..., Any]) -> None:
     front, room = await door(), Room()
-    client.Keeper(room, front.url, {}, _token("r1"))
+    keeper = client.Keeper(lambda: room, front.url, {})
+    await keeper.connect(*A)
     room.handlers["reconnecting"]()
     await asyncio.sleep(0)
     room.handlers["reconnected"]()
     await asyncio.sleep(0)
-    assert (front.asked, room.did) == ([], [])
+    assert (front.asked, room.did) == ([], [A])
 
 
 async def test_the_end_of_the_interview_is_told(client: ModuleType, door: Callable[..., Any]) -> None:
     front, room = await door((404, {}, {})), Room()
-    keeper = client.Keeper(room, front.url, {}, _token("r1"))
+    keeper = client.Keeper(lambda: room, front.url, {})
+    await keeper.connect(*A)
     room.handlers["disconnected"]()
     await asyncio.wait_for(keeper.ended, 10)
-    assert room.did == []
+    assert room.did == [A]
+
+
+async def test_who_hangs_up_is_not_asked_for(client: ModuleType, door: Callable[..., Any]) -> None:
+    front, room = await door(), Room()
+    keeper = client.Keeper(lambda: room, front.url, {})
+    await keeper.connect(*A)
+    await keeper.stop()
+    assert keeper.ended.done()
+    assert (front.asked, room.did) == ([], [A, "disconnect"])
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed here")

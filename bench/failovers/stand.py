@@ -16,6 +16,7 @@ from hack.demo.release import EXAMPLES
 from hack.demo.release import NAMESPACE as RELEASE
 
 NAMESPACE, STUDY = "failover", "study"
+POOL, FALLBACK = "eu", "cloud"
 HOME, AWAY = "node-1", "node-2"
 """Everything lives at HOME, the fallback too; the pool's only SFU lives at AWAY."""
 
@@ -35,13 +36,17 @@ def node(house: House, name: str) -> Node:
     return next(each for each in house.cluster.nodes if each.name == name)
 
 
-def url_of(house: House, name: str) -> str:
+def url_of(house: House, name: str, port: int = 7880) -> str:
     """The LiveKit on that node, for everybody in the cluster."""
-    return f"ws://{node(house, name).address}:7880"
+    return f"ws://{node(house, name).address}:{port}"
 
 
-def pools(house: House) -> list[dict[str, Any]]:
-    """`eu` at AWAY with its fallback `cloud` at HOME: another LiveKit with its own keys and its own Redis."""
+def pools(house: House, name: str = POOL, fallback: str = FALLBACK, **ports: int) -> list[dict[str, Any]]:
+    """The fallback at HOME, another LiveKit with its own keys and its own Redis; then the pool at AWAY that has it.
+
+    `ports`: `http` and the others of spec.network.ports, where another pool has the usual ones.
+    """
+    http = ports.get("http", 7880)
 
     def pool(name: str, where: str, **spec: Any) -> dict[str, Any]:
         return {
@@ -51,14 +56,14 @@ def pools(house: House) -> list[dict[str, Any]]:
             "spec": {
                 "replicas": 1,
                 "nodeSelector": {"kubernetes.io/hostname": where},
-                "network": {"publicURL": url_of(house, where)},
+                "network": {"publicURL": url_of(house, where, http), "ports": ports},
                 **spec,
             },
         }
 
-    second = {"url": url_of(house, HOME), "secretRef": {"name": "sfu-cloud-keys"}}
-    fallback = {"mode": "Auto", **second, "standbyReplicas": 1, "failbackAfter": PATIENT}
-    return [pool("cloud", HOME), pool("eu", AWAY, fallback=fallback)]
+    second = {"url": url_of(house, HOME, http), "secretRef": {"name": f"sfu-{fallback}-keys"}}
+    switching = {"mode": "Auto", **second, "standbyReplicas": 1, "failbackAfter": PATIENT}
+    return [pool(fallback, HOME), pool(name, AWAY, fallback=switching)]
 
 
 def built(name: str, tell: Tell) -> House:
@@ -91,22 +96,22 @@ def placed(house: House) -> bool:
     return any(pod["spec"].get("nodeName") == AWAY for pod in pods)
 
 
-def pool_status(house: House) -> dict[str, Any]:
-    found: dict[str, Any] = house.kube.json("-n", RELEASE, "get", "sfu", "eu").get("status", {})
+def pool_status(house: House, pool: str = POOL) -> dict[str, Any]:
+    found: dict[str, Any] = house.kube.json("-n", RELEASE, "get", "sfu", pool).get("status", {})
     return found
 
 
-def condition(house: House, kind: str) -> str:
+def condition(house: House, kind: str, pool: str = POOL) -> str:
     """Status of one condition of the pool; empty while there is none."""
-    found = [one for one in pool_status(house).get("conditions", []) if one["type"] == kind]
+    found = [one for one in pool_status(house, pool).get("conditions", []) if one["type"] == kind]
     return str(found[0]["status"]) if found else ""
 
 
-def at_home_again(house: House, seconds: float = 180) -> None:
+def at_home_again(house: House, seconds: float = 180, pool: str = POOL) -> None:
     """Until new rooms go to the pool's own node, and it takes them."""
 
     def back() -> bool:
-        status = pool_status(house)
+        status = pool_status(house, pool)
         ready = any(one.get("state") == "Ready" for one in status.get("nodes", []))
         return ready and status.get("active", {}).get("target") == "SelfHosted"
 

@@ -149,17 +149,22 @@ def kubelet_down(house: House, name: str) -> Iterator[None]:
         lifecycle.restart(house.cluster, f"{name}.kubelet")
 
 
-def sfus(house: House, name: str) -> list[int]:
-    """Machine pids of the livekit-servers on the node."""
+def sfus(house: House, name: str, pool: str = "") -> list[int]:
+    """Machine pids of the livekit-servers on the node; of one pool where several have theirs there."""
     node = next(each for each in house.cluster.nodes if each.name == name)
-    return house.pids(SFU, among=f"{node.cgroup}/")
+    pids = house.pids(SFU, among=f"{node.cgroup}/")
+    if not pool:
+        return pids
+    selector = f"talktime.dev/pool={pool},app.kubernetes.io/component=sfu"
+    pods = house.kube.json("-n", NAMESPACE, "get", "pods", f"--selector={selector}")["items"]
+    return [pid for pod in pods for pid in house.pids(SFU, among=f"pod{pod['metadata']['uid']}") if pid in pids]
 
 
-def signal_sfu(house: House, name: str, sign: signal.Signals = signal.SIGKILL) -> datetime:
-    """To the node's livekit-server; when. Raises LookupError when there is none."""
-    pids = sfus(house, name)
+def signal_sfu(house: House, name: str, sign: signal.Signals = signal.SIGKILL, pool: str = "") -> datetime:
+    """To the node's livekit-server (that of the pool); when. Raises LookupError when there is none."""
+    pids = sfus(house, name, pool)
     if not pids:
-        raise LookupError(f"no livekit-server on {name}")
+        raise LookupError(f"no livekit-server of {pool or 'any pool'} on {name}")
     at = datetime.now(UTC)
     _signal(pids, sign)
     return at

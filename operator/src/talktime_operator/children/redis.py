@@ -1,5 +1,5 @@
-"""Embedded Redis of a pool: rooms and nodes only, nothing worth a disk. One per pool, because nodes that share a Redis
-are one LiveKit."""
+"""Embedded Redis of a pool: rooms and nodes only, nothing worth a volume; a killed one finds them again in its pod. One
+per pool, because nodes that share a Redis are one LiveKit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def build_redis_deployment(
 ) -> Manifest:
     labels = names.pool_labels(key.name, "redis")
     secret = {"name": f"{names.sfu(key.name)}-keys", "key": "redis-password"}
-    arguments = ["--dir", "/data", "--save", "", "--appendonly", "no", "--requirepass", "$(REDIS_PASSWORD)"]
+    # Without its rooms a LiveKit takes nobody back into them, and no lost agent could be replaced.
+    arguments = ["--dir", "/data", "--save", "", "--appendonly", "yes", "--requirepass", "$(REDIS_PASSWORD)"]
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -16,6 +16,7 @@ def test_defaults(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:
     assert config["prometheus"] == {"port": 6789}
     assert config["rtc"] == {"udp_port": 7882, "tcp_port": 7881, "use_external_ip": False}
     assert config["redis"] == {"address": "sfu-eu-redis.talktime.svc:6379"}
+    assert config["signal_relay"] == {"retry_timeout": "2m"}, "a Redis that is away breaks no live connection"
     assert config["room"] == {"auto_create": False, "empty_timeout": 60, "departure_timeout": 60}
     assert config["limit"]["num_tracks"] == 2400
     assert "keys" not in config

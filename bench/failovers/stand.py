@@ -63,7 +63,8 @@ def pools(house: House, name: str = POOL, fallback: str = FALLBACK, **ports: int
 
     second = {"url": url_of(house, HOME, http), "secretRef": {"name": f"sfu-{fallback}-keys"}}
     switching = {"mode": "Auto", **second, "standbyReplicas": 1, "failbackAfter": PATIENT}
-    return [pool(fallback, HOME), pool(name, AWAY, fallback=switching)]
+    # Lost UDP is seen by who looks for it.
+    return [pool(fallback, HOME), pool(name, AWAY, fallback=switching, health={"mediaProbe": True})]
 
 
 def built(name: str, tell: Tell) -> House:

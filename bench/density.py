@@ -152,7 +152,7 @@ def livekit(folder: Path, cores: set[int]) -> Iterator[tuple[int, int]]:
         "bind_addresses": ["127.0.0.1"],
         "keys": {KEY: SECRET},
         "logging": {"level": "warn"},
-        "rtc": {**rtc, "enable_loopback_candidate": True},
+        "rtc": {**rtc, "enable_loopback_candidate": True, "ips": {"includes": ["127.0.0.1/32"]}},
     }
     path = folder / "livekit.json"
     path.write_text(json.dumps(config))

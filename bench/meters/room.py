@@ -181,6 +181,7 @@ async def _rooms(home: Path) -> AsyncIterator[Rooms]:
             "udp_port": udp,
             "tcp_port": 0,
             "node_ip": "127.0.0.1",
+            "ips": {"includes": ["127.0.0.1/32"]},
             "use_external_ip": False,
             "enable_loopback_candidate": True,
         },

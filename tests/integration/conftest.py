@@ -124,7 +124,7 @@ def livekit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveKit
         "prometheus_port": metrics,
         "keys": {key: secret},
         "logging": {"level": "warn"},
-        "rtc": {**rtc, "node_ip": "127.0.0.1"},
+        "rtc": {**rtc, "node_ip": "127.0.0.1", "ips": {"includes": ["127.0.0.1/32"]}},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     argv = [program, "--config", str(folder / "config.yaml"), "--node-ip", "127.0.0.1"]

@@ -493,7 +493,7 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         "bind_addresses": ["127.0.0.1"],
         "keys": {KEY: SECRET},
         "rtc": {"udp_port": udp_port, "tcp_port": 0, "node_ip": "127.0.0.1", "use_external_ip": False,
-                "enable_loopback_candidate": True},
+                "enable_loopback_candidate": True, "ips": {"includes": ["127.0.0.1/32"]}},
         "logging": {"level": "warn"},
     }  # fmt: skip
     logs = {name: (tmp_path / f"{name}.log").open("wb") for name in ("livekit", "simulator", "worker")}

@@ -119,6 +119,7 @@ def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
                 "tcp_port": tcp,
                 "udp_port": udp,
                 "node_ip": "127.0.0.1",
+                "ips": {"includes": ["127.0.0.1/32"]},
                 "use_external_ip": False,
                 "enable_loopback_candidate": True,
             },

@@ -60,6 +60,7 @@ class Servers:
                 "tcp_port": ports["tcp"],
                 "udp_port": ports["udp"],
                 "node_ip": "127.0.0.1",
+                "ips": {"includes": ["127.0.0.1/32"]},
                 "use_external_ip": False,
                 "enable_loopback_candidate": True,
             },

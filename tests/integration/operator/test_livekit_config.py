@@ -18,7 +18,7 @@ import jwt
 import pytest
 import yaml
 from talktime_ledger.resources.pool import SFUPoolSpec
-from talktime_operator.children.sfu_config import livekit_config
+from talktime_operator.children.sfu_config import NODE_IP, livekit_config
 from talktime_operator.children.sfu_keys import SfuKeys, entries, ring_entry
 from talktime_operator.names import Key
 from talktime_operator.pools.rotation import Keys, Pair, Stage, fingerprint
@@ -79,7 +79,7 @@ def test_livekit_server_starts_with_it(tmp_path: Path) -> None:
     key_file = tmp_path / "keys.yaml"
     key_file.write_text(entries(SfuKeys(Keys(OLD), "pw-of-redis"))["keys.yaml"])
     key_file.chmod(0o440)
-    config = yaml.safe_dump({**livekit_config(KEY, spec), "key_file": str(key_file)})
+    config = yaml.safe_dump({**livekit_config(KEY, spec), "key_file": str(key_file)}).replace(NODE_IP, "127.0.0.1")
     redis_args = [helpers.binary("redis-server"), "--port", str(redis), "--bind", "127.0.0.1", "--save", ""]
     with process([*redis_args, "--requirepass", "pw-of-redis", "--dir", str(tmp_path)], tmp_path / "redis.log"):
         _wait_port(redis)
@@ -110,7 +110,7 @@ def test_a_node_of_a_rotation_takes_both_pairs_and_the_next_one_only_the_new(tmp
         key_file.write_text(data[ring_entry(fingerprint(ring))])
         key_file.chmod(0o440)
         environment = {
-            "LIVEKIT_CONFIG": yaml.safe_dump({**config, "key_file": str(key_file)}),
+            "LIVEKIT_CONFIG": yaml.safe_dump({**config, "key_file": str(key_file)}).replace(NODE_IP, "127.0.0.1"),
             "LIVEKIT_WEBHOOK_API_KEY": ring[0].api_key,
         }
         log = tmp_path / f"{name}.log"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from talktime_ledger.resources.pool import SFUPoolSpec
-from talktime_operator.children.sfu_config import livekit_config
+from talktime_operator.children.sfu_config import NODE_IP, livekit_config
 from talktime_operator.names import Key
 
 from tests.integration.operator.apiserver import binary
@@ -57,7 +57,7 @@ class Rounds:
 def test_udp_that_is_dropped_while_http_answers_makes_the_node_sick_and_is_no_rooms(net: Cable, tmp_path: Path) -> None:
     config = livekit_config(Key("talktime", "eu"), SFUPoolSpec.model_validate({}))
     del config["redis"], config["key_file"], config["webhook"]
-    text = yaml.safe_dump(config | {"keys": {KEY: SECRET}})
+    text = yaml.safe_dump(config | {"keys": {KEY: SECRET}}).replace(NODE_IP, SERVER)
     log = tmp_path / "livekit.log"
     words = net.client.command(sys.executable, str(Path(__file__).with_name("media_rounds.py")), SERVER, KEY, SECRET)
     server = net.server.command(binary("livekit-server"), f"--node-ip={SERVER}")

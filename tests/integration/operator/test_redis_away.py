@@ -18,7 +18,7 @@ import yaml
 from livekit import api, rtc
 from talktime_ledger.resources.pool import SFUPoolSpec
 from talktime_operator.children.redis import build_redis_deployment
-from talktime_operator.children.sfu_config import livekit_config
+from talktime_operator.children.sfu_config import NODE_IP, livekit_config
 from talktime_operator.names import Key, Owner
 
 from tests.integration.operator.apiserver import binary, free_port
@@ -104,7 +104,8 @@ def config(redis: Redis, http: int) -> str:
     made = livekit_config(POOL, SFUPoolSpec.model_validate(spec))
     del made["key_file"], made["webhook"]
     made["rtc"]["enable_loopback_candidate"] = True
-    return str(yaml.safe_dump(made | {"keys": {KEY: SECRET}, "bind_addresses": ["127.0.0.1"]}))
+    text = yaml.safe_dump(made | {"keys": {KEY: SECRET}, "bind_addresses": ["127.0.0.1"]})
+    return str(text.replace(NODE_IP, "127.0.0.1"))
 
 
 async def listens(port: int) -> bool:

@@ -15,7 +15,7 @@ import jwt
 import pytest
 import yaml
 from talktime_ledger.resources.pool import SFUPoolSpec
-from talktime_operator.children.sfu_config import REDIS_FOLDER, livekit_config
+from talktime_operator.children.sfu_config import NODE_IP, REDIS_FOLDER, livekit_config
 from talktime_operator.names import Key
 from talktime_operator.pools.health import Answer
 from talktime_operator.redis_probe import RedisAt
@@ -111,7 +111,8 @@ def test_livekit_server_takes_what_the_operator_gives_it(
     }
     config = livekit_config(Key("talktime", "eu"), SFUPoolSpec.model_validate(spec))
     del config["key_file"], config["webhook"]
-    text = yaml.safe_dump(config | {"keys": {KEY: SECRET}}).replace(REDIS_FOLDER, str(tmp_path))
+    text = yaml.safe_dump(config | {"keys": {KEY: SECRET}})
+    text = text.replace(REDIS_FOLDER, str(tmp_path)).replace(NODE_IP, "127.0.0.1")
     log = tmp_path / "livekit.log"
     words = [binary("livekit-server"), "--node-ip=127.0.0.1"]
     with process(words, log, LIVEKIT_CONFIG=text, REDIS_PASSWORD=password) as server:

@@ -44,11 +44,7 @@ def livekit_config(key: Key, spec: SFUPoolSpec) -> dict[str, Any]:
     return {
         "port": ports.http,
         "prometheus": {"port": ports.metrics},
-        "rtc": {
-            "udp_port": ports.udp,
-            "tcp_port": ports.tcp,
-            "use_external_ip": spec.network.use_external_ip,
-        },
+        "rtc": _rtc(spec),
         **({"turn": _turn(spec.network.turn)} if spec.network.turn is not None else {}),
         "redis": redis,
         "signal_relay": {"retry_timeout": REDIS_AWAY},
@@ -69,6 +65,15 @@ def livekit_config(key: Key, spec: SFUPoolSpec) -> dict[str, Any]:
         "webhook": {"urls": [webhook_url(key)], "filter_params": {"include_events": list(WEBHOOK_EVENTS)}},
         "logging": {"json": True, "level": "info"},
     }
+
+
+def _rtc(spec: SFUPoolSpec) -> dict[str, Any]:
+    """On the node's own address alone, unless livekit-server finds out by STUN which of them leads outside. Else it
+    listens on every address, those of bridges and tunnels too, offers the node's for all of them, and takes what comes
+    to it from one by chance: where it was another one, nobody behind a NAT had UDP until the next restart."""
+    ports, outside = spec.network.ports, spec.network.use_external_ip
+    told = {"udp_port": ports.udp, "tcp_port": ports.tcp, "use_external_ip": outside}
+    return told if outside else told | {"ips": {"includes": [f"{NODE_IP}/32"]}}
 
 
 def _turn(turn: Turn) -> dict[str, Any]:

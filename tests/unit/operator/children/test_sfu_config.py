@@ -14,7 +14,12 @@ def test_defaults(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:
     config = yaml.safe_load(config_text(pool_key, pool_spec()))
     assert config["port"] == 7880
     assert config["prometheus"] == {"port": 6789}
-    assert config["rtc"] == {"udp_port": 7882, "tcp_port": 7881, "use_external_ip": False}
+    assert config["rtc"] == {
+        "udp_port": 7882,
+        "tcp_port": 7881,
+        "use_external_ip": False,
+        "ips": {"includes": ["$(NODE_IP)/32"]},
+    }
     assert config["redis"] == {"address": "sfu-eu-redis.talktime.svc:6379"}
     assert config["signal_relay"] == {"retry_timeout": "2m"}, "a Redis that is away breaks no live connection"
     assert config["room"] == {"auto_create": False, "empty_timeout": 60, "departure_timeout": 60}
@@ -31,6 +36,13 @@ def test_defaults(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:
             ]
         },
     }
+
+
+def test_a_node_that_looks_for_its_outside_address_looks_from_all_of_its_own(
+    pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]
+) -> None:
+    rtc = livekit_config(pool_key, pool_spec(network={"useExternalIP": True}))["rtc"]
+    assert rtc == {"udp_port": 7882, "tcp_port": 7881, "use_external_ip": True}
 
 
 def test_an_own_redis_with_tls(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:

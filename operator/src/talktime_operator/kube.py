@@ -18,6 +18,8 @@ from talktime_operator.names import (
     DRAINED_LABEL,
     HASH_ANNOTATION,
     MANAGER,
+    OPEN,
+    OPEN_LABEL,
     Key,
     Manifest,
 )
@@ -142,7 +144,11 @@ class Kube:
 
     async def set_drain(self, pod: Key, mark: str | None) -> None:
         """The mark of a drain, None takes it away; a pod that is gone is fine."""
-        await self._mark(pod, {"annotations": {DRAIN_ANNOTATION: mark}})
+        await self._mark(pod, {"annotations": {DRAIN_ANNOTATION: mark}, "labels": {OPEN_LABEL: None if mark else OPEN}})
+
+    async def set_open(self, pod: Key, opened: bool) -> None:
+        """Whether the pool's Service leads new signal connections there."""
+        await self._mark(pod, {"labels": {OPEN_LABEL: OPEN if opened else None}})
 
     async def release(self, pod: Key) -> None:
         """Its drain has ended: the PodDisruptionBudget holds it no longer."""

@@ -16,6 +16,8 @@ from .names import (
     DRAINED_LABEL,
     HASH_ANNOTATION,
     NODE_LABEL,
+    OPEN,
+    OPEN_LABEL,
     PAUSED_ANNOTATION,
     POOL_LABEL,
     PROJECT_LABEL,
@@ -94,7 +96,7 @@ class SfuMarks:
     """What only SFU pods have. `slot`: the StatefulSet of its node; `drain`: the drain's mark as text; `drained`: its
     drain has ended; `homeless`: the scheduler finds no machine; `ends`: when a terminating pod is killed, RFC 3339;
     `ports`: host ports by name, as it was started with; `ring`, `secrets`: fingerprints of its LiveKit keys and of the
-    SRE's Secrets."""
+    SRE's Secrets; `open`: the Service may lead new signal connections there."""
 
     slot: str = ""
     template: str = ""
@@ -105,6 +107,7 @@ class SfuMarks:
     ports: tuple[tuple[str, int], ...] = ()
     ring: str = ""
     secrets: str = ""
+    open: bool = False
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> SfuMarks:
@@ -128,6 +131,7 @@ class SfuMarks:
             ),
             ring=annotations.get(RING_ANNOTATION, ""),
             secrets=annotations.get(SECRETS_ANNOTATION, ""),
+            open=labels.get(OPEN_LABEL) == OPEN,
         )
 
 

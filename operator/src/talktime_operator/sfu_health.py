@@ -31,6 +31,7 @@ FALLBACK_INTERVAL = 5.0
 """Seconds at least between two questions to the fallback: it is somebody else's service."""
 
 FALLBACK_THRESHOLD = 2
+SIGNAL = {"service": "Signal", "method": "RelaySignal", "role": "client"}
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,23 @@ class Reading:
     answer: Answer
     node_id: str = ""
     rooms: int | None = None
+    signals: int = 0
 
 
-def parse_metrics(text: str) -> tuple[str, int | None]:
-    """(node id, rooms) of livekit-server's metrics; rooms None when the gauge is missing."""
-    node_id, rooms = "", None
+def parse_metrics(text: str) -> tuple[str, int | None, int]:
+    """(node id, rooms, clients' signal connections) of livekit-server's metrics; rooms None when the gauge is missing.
+
+    A signal connection is a stream from the node that the client came to, to the node of its room, be that the same.
+    """
+    node_id, rooms, signals = "", None, 0
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             node_id = node_id or sample.labels.get("node_id", "")
             if sample.name == "livekit_room_total":
                 rooms = (rooms or 0) + int(sample.value)
-    return node_id, rooms
+            if sample.name == "livekit_psrpc_stream_count" and sample.labels.items() >= SIGNAL.items():
+                signals += int(sample.value)
+    return node_id, rooms, signals
 
 
 @dataclass
@@ -228,15 +235,15 @@ class SfuHealth(Collector):
             if listed.answer is not Answer.GOOD:
                 answer = Answer.NO_ROOMS
         metrics = await self._probe.get(f"http://{host}:{ports.metrics}/metrics", within)
-        node_id, rooms = "", None
+        node_id, rooms, signals = "", None, 0
         if metrics.answer is Answer.GOOD:
             with contextlib.suppress(ValueError):
-                node_id, rooms = parse_metrics(metrics.text)
+                node_id, rooms, signals = parse_metrics(metrics.text)
         if keys is not None and answer is Answer.GOOD and node_id and pool.media and target.takes and target.pod.live:
             # Last, one after the other: the room it makes is gone before rooms are counted again.
             at, media = LiveKitAt(f"http://{host}:{ports.http}", *keys), (address, ports.udp)
             await self._look_at_media(target, pool, at, media, node_id, within)
-        return Reading(answer if node_id else Answer.WRONG, node_id, rooms)
+        return Reading(answer if node_id else Answer.WRONG, node_id, rooms, signals)
 
     async def _look_at_media(
         self, target: Target, pool: PoolTarget, at: LiveKitAt, media: tuple[str, int], node_id: str, within: float
@@ -300,9 +307,10 @@ class SfuHealth(Collector):
         known = history.last_good
         node_id, rooms = (known.node_id, known.rooms) if known is not None else ("", None)
         if history.failures == 0:
-            return NodeHealth("good", node_id, rooms)
+            return NodeHealth("good", node_id, rooms, signals=history.last.signals)
         if history.failures >= history.threshold:
-            return NodeHealth("bad", node_id, history.last.rooms, stale=history.last.answer is Answer.STALE)
+            stale = history.last.answer is Answer.STALE
+            return NodeHealth("bad", node_id, history.last.rooms, stale=stale, signals=history.last.signals)
         return NodeHealth("good" if known is not None else "unknown", node_id, rooms, counted=False)
 
     def _took(self, where: tuple[str, ...], seconds: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import socket
@@ -9,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import jwt
 import pytest
@@ -89,9 +91,9 @@ def test_livekit_server_starts_with_it(tmp_path: Path) -> None:
             arguments, log, LIVEKIT_CONFIG=config, REDIS_PASSWORD="pw-of-redis", LIVEKIT_WEBHOOK_API_KEY="APIabc"
         ):
             until(f"http://127.0.0.1:{http}/", log)
-            node_id, rooms = parse_metrics(until(f"http://127.0.0.1:{metrics}/metrics", log).text)
+            node_id, rooms, signals = parse_metrics(until(f"http://127.0.0.1:{metrics}/metrics", log).text)
             assert node_id.startswith("ND_")
-            assert rooms == 0
+            assert (rooms, signals) == (0, 0)
             assert "127.0.0.1" in log.read_text()
             assert "a-secret-of" not in log.read_text()
 
@@ -120,11 +122,69 @@ def test_a_node_of_a_rotation_takes_both_pairs_and_the_next_one_only_the_new(tmp
     assert got == {"before": (200, 401), "both": (200, 200), "after": (401, 200)}
 
 
-def _room_service(http: int, pair: Pair) -> int:
-    claims = {"iss": pair.api_key, "exp": int(time.time()) + 60, "video": {"roomList": True}}
+def test_a_node_tells_the_signal_connections_that_came_to_it_for_another_nodes_room(tmp_path: Path) -> None:
+    """What a drain waits for: where a client came to, not where its room is."""
+    helpers = _helpers()
+    redis = helpers.free_port()
+    redis_args = [helpers.binary("redis-server"), "--port", str(redis), "--bind", "127.0.0.1", "--save", ""]
+    with ExitStack() as stack:
+        stack.enter_context(process([*redis_args, "--dir", str(tmp_path)], tmp_path / "redis.log"))
+        _wait_port(redis)
+        key_file = tmp_path / "keys.yaml"
+        key_file.write_text(entries(SfuKeys(Keys(OLD), ""))["keys.yaml"])
+        key_file.chmod(0o440)
+        nodes = []
+        for name in ("came", "room"):
+            http, tcp, udp, metrics = (helpers.free_port() for _ in range(4))
+            ports = {"http": http, "tcp": tcp, "udp": udp, "metrics": metrics}
+            spec = SFUPoolSpec.model_validate({"network": {"ports": ports}, "redis": {"address": f"127.0.0.1:{redis}"}})
+            environment = {
+                "LIVEKIT_CONFIG": yaml.safe_dump({**livekit_config(KEY, spec), "key_file": str(key_file)}),
+                "LIVEKIT_WEBHOOK_API_KEY": OLD.api_key,
+            }
+            log = tmp_path / f"{name}.log"
+            arguments = [helpers.binary("livekit-server"), "--node-ip=127.0.0.1"]
+            stack.enter_context(process(arguments, log, **environment))
+            until(f"http://127.0.0.1:{http}/", log)
+            nodes.append((http, f"http://127.0.0.1:{metrics}/metrics", log))
+        (door, came, came_log), (_, room, room_log) = nodes
+        room_node = parse_metrics(until(room, room_log).text)[0]
+
+        def counts() -> list[tuple[int | None, int]]:
+            return [parse_metrics(until(url, log).text)[1:] for url, log in ((came, came_log), (room, room_log))]
+
+        assert _room_service(door, OLD, "CreateRoom", {"name": "r", "node_id": room_node}) == 200
+        assert counts() == [(0, 0), (1, 0)]
+        token = jwt.encode(
+            {
+                "iss": OLD.api_key,
+                "sub": "guest",
+                "exp": int(time.time()) + 60,
+                "video": {"roomJoin": True, "room": "r"},
+            },
+            OLD.api_secret,
+            "HS256",
+        )
+
+        async def join() -> None:
+            where = f"ws://127.0.0.1:{door}/rtc?access_token={token}&protocol=15"
+            async with aiohttp.ClientSession(trust_env=False) as client, client.ws_connect(where) as signal:
+                await signal.receive_bytes(timeout=10)
+                assert counts() == [(0, 1), (1, 0)]
+
+        asyncio.run(join())
+        deadline = time.monotonic() + 30
+        while counts()[0] != (0, 0):
+            assert time.monotonic() < deadline, counts()
+            time.sleep(0.2)
+
+
+def _room_service(http: int, pair: Pair, call: str = "ListRooms", body: dict[str, str] | None = None) -> int:
+    video = {"roomList": True, "roomCreate": True}
+    claims = {"iss": pair.api_key, "exp": int(time.time()) + 60, "video": video}
     headers = {"Authorization": f"Bearer {jwt.encode(claims, pair.api_secret, 'HS256')}"}
-    url = f"http://127.0.0.1:{http}/twirp/livekit.RoomService/ListRooms"
-    return httpx.post(url, json={}, headers=headers, trust_env=False).status_code
+    url = f"http://127.0.0.1:{http}/twirp/livekit.RoomService/{call}"
+    return httpx.post(url, json=body or {}, headers=headers, trust_env=False).status_code
 
 
 def _wait_port(port: int) -> None:

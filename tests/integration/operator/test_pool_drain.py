@@ -41,13 +41,15 @@ def until(what: Callable[[], T], seconds: float = 90.0) -> T:
 
 
 class House:
-    """Machines with one livekit-server each. `rooms` by pod; `silent` pods count nothing; a room of a draining pod ends
-    after `talks_on` seconds (None: it never does); `hung` ones take connections and answer nothing."""
+    """Machines with one livekit-server each. `rooms` by pod, also `signals`: connections of clients that came to it;
+    `silent` pods count nothing; a room of a draining pod ends after `talks_on` seconds (None: it never does); `hung`
+    ones take connections and answer nothing."""
 
     def __init__(self, api: httpx.Client, machines: int) -> None:
         self.api = api
         self.machines = {f"m{i}-{time.monotonic_ns()}": f"127.7.{i + 10}.1" for i in range(machines)}
         self.rooms: dict[str, int] = {}
+        self.signals: dict[str, int] = {}
         self.silent: set[str] = set()
         self.hung: set[str] = set()
         self.talks_on: float | None = None
@@ -100,6 +102,9 @@ class House:
                 if pod and not lost:
                     labels = f'{{node_id="ND_{pod}",node_type="SERVER"}}'
                     self.wfile.write(f"livekit_room_total{labels} {house.rooms.get(pod, 0)}\n".encode())
+                    signal = f'{{node_id="ND_{pod}",role="client",service="Signal",method="RelaySignal"}}'
+                    streams = house.signals.get(pod, 0)
+                    self.wfile.write(f"livekit_psrpc_stream_count{signal} {streams}\n".encode())
 
             def do_POST(self) -> None:
                 """The room service: it answers wherever a livekit-server runs."""
@@ -324,6 +329,38 @@ def test_the_ledger_must_know_before_a_node_counts_as_empty(house: House, ledger
     time.sleep(4)
     assert "sfu-eu-0-0" in house.names()
     ledger.refuse_all = False
+    until(lambda: house.names() == ["sfu-eu-1-0"])
+
+
+def test_a_node_stays_for_signal_connections_of_other_nodes_rooms_and_gets_no_new_ones(
+    house: House, api: httpx.Client
+) -> None:
+    """Clients come to any node through the Service; the one that their signals go through must not go under them."""
+
+    def selector() -> dict[str, str]:
+        return dict(api.get(f"/api/v1/namespaces/{RELEASE}/services/sfu-eu").json()["spec"]["selector"])
+
+    def opened() -> dict[str, str | None]:
+        return {p["metadata"]["name"]: p["metadata"]["labels"].get("talktime.dev/signal") for p in house.pods()}
+
+    house.make_pool(replicas=2)
+    house.signals = {"sfu-eu-0-0": 2}
+    house.holds(a=0, b=1)
+    # As pods of an older version are: without the label, so the Service may not ask for it before they have it.
+    label = json.dumps({"metadata": {"labels": {"talktime.dev/signal": None}}})
+    house.api.patch(f"{PODS}/sfu-eu-1-0", headers=MERGE, content=label).raise_for_status()
+    until(lambda: opened() == {"sfu-eu-0-0": "open", "sfu-eu-1-0": "open"})
+    until(lambda: selector().get("talktime.dev/signal") == "open")
+    house.scale(1)
+    until(lambda: opened() == {"sfu-eu-0-0": None, "sfu-eu-1-0": "open"})
+    until(lambda: "carries signal connections" in house.condition("Draining").get("message", ""))
+    time.sleep(4)  # twice what a zero needs to be believed
+    assert house.names() == ["sfu-eu-0-0", "sfu-eu-1-0"]
+    house.scale(2)
+    until(lambda: opened() == {"sfu-eu-0-0": "open", "sfu-eu-1-0": "open"})
+    house.scale(1)
+    until(lambda: house.node("sfu-eu-0-0").get("state") == "Draining")
+    house.signals = {}
     until(lambda: house.names() == ["sfu-eu-1-0"])
 
 

@@ -130,6 +130,18 @@ def test_a_drain_ends_by_a_known_zero_or_by_the_deadline(
         assert decision.states["n1-0"].kind == ("Moving" if removal.grace else "Draining")
 
 
+def test_a_node_that_carries_signals_of_other_nodes_rooms_stays_until_they_end_or_its_deadline() -> None:
+    """Those clients would have to reconnect in the middle of their interview."""
+    decision = run(1, [node(0, 5), draining(1, 0, signals=2)])
+    assert decision.remove == []
+    assert decision.states["n1-0"].carries
+    assert decision.again == (SOME_TIME_AGO + DEADLINE - NOW).total_seconds()
+    assert gone(run(1, [node(0, 5), draining(1, 0, signals=0)])) == ["n1-0"]
+    late = run(1, [node(0, 5), draining(1, 0, signals=2, mark=Mark(LONG_AGO, Why.SCALE_DOWN))])
+    assert [(r.name, r.grace) for r in late.remove] == [("n1-0", CUT_GRACE)]
+    assert not run(1, [node(0, 5), draining(1, 3, signals=2)]).states["n1-0"].carries, "it has rooms of its own"
+
+
 def test_it_looks_again_when_the_zero_may_be_believed() -> None:
     assert run(1, [node(0), draining(1, 0, told=SETTLE - 12)]).again == 12
     assert run(1, [node(0, 1), draining(1, 0, told=None)]).again == SETTLE
@@ -250,6 +262,7 @@ def _nodes(draw: st.DrawFn) -> list[Node]:
                 0 if dead else draw(st.sampled_from([None, 0, 1, 7])),
                 takes="unknown" if dead else draw(st.sampled_from(["good", "bad", "unknown"])),
                 dead=dead,
+                signals=0 if dead else draw(st.sampled_from([0, 2])),
                 homeless=dead and draw(st.booleans()),
                 outdated=draw(st.booleans()),
                 cordoned=draw(st.booleans()),
@@ -271,7 +284,7 @@ def test_no_live_session_is_cut_before_the_deadline(
     for removal in decision.remove:
         n = by_name[removal.name]
         late = n.mark is not None and NOW - n.mark.since >= DEADLINE
-        empty = n.rooms == 0 and n.mark is not None and n.told is not None and n.told >= SETTLE
+        empty = n.rooms == n.signals == 0 and n.mark is not None and n.told is not None and n.told >= SETTLE
         assert n.dead or empty or late
         assert removal.grace is None or late
     assert not set(decision.drop) & set(by_slot)

@@ -76,12 +76,16 @@ async def test_loads_age_into_unknown(pod: Callable[..., Pod]) -> None:
 METRICS = """# TYPE livekit_room_total gauge
 livekit_room_total{node_id="ND_x",node_type="SERVER"} 4
 livekit_participant_total{node_id="ND_x",node_type="SERVER"} 9
+# TYPE livekit_psrpc_stream_count gauge
+livekit_psrpc_stream_count{method="RelaySignal",node_id="ND_x",node_type="SERVER",role="client",service="Signal"} 5
+livekit_psrpc_stream_count{method="RelaySignal",node_id="ND_x",node_type="SERVER",role="server",service="Signal"} 7
+livekit_psrpc_stream_count{method="Other",node_id="ND_x",node_type="SERVER",role="client",service="Else"} 11
 """
 
 
-def test_metrics_name_the_node_and_its_rooms() -> None:
-    assert parse_metrics(METRICS) == ("ND_x", 4)
-    assert parse_metrics("other 1\n") == ("", None)
+def test_metrics_name_the_node_its_rooms_and_the_signal_connections_that_came_to_it() -> None:
+    assert parse_metrics(METRICS) == ("ND_x", 4, 5)
+    assert parse_metrics("other 1\n") == ("", None, 0)
 
 
 class World:

@@ -10,7 +10,9 @@ import pytest
 from talktime_ledger.resources.pool import Ports
 from talktime_operator.observed import Machine, Pod, SfuMarks
 from talktime_operator.pools.drain import Mark, Why
-from talktime_operator.pools.nodes import Around, NodeHealth, drain_nodes, fresh_rooms, load, ports_of
+from talktime_operator.pools.nodes import Around, NodeHealth, doors, drain_nodes, fresh_rooms, load, only_open, ports_of
+
+OPEN = {"talktime.dev/signal": "open"}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,12 @@ def test_a_pod_tells_its_node_template_drain_and_ports() -> None:
                 "namespace": "talktime",
                 "uid": "u",
                 "deletionTimestamp": "2026-11-22T14:00:00Z",
-                "labels": {"talktime.dev/pool": "eu", "talktime.dev/node": "sfu-eu-3", "talktime.dev/drained": "true"},
+                "labels": {
+                    "talktime.dev/pool": "eu",
+                    "talktime.dev/node": "sfu-eu-3",
+                    "talktime.dev/drained": "true",
+                    **OPEN,
+                },
                 "annotations": {
                     "talktime.dev/template": "abc",
                     "talktime.dev/drain": "2026-11-22T12:00:00Z Cordoned",
@@ -67,6 +74,7 @@ def test_a_pod_tells_its_node_template_drain_and_ports() -> None:
         homeless=True,
         ends="2026-11-22T14:00:00Z",
         ports=(("http", 1), ("rtc-udp", 2)),
+        open=True,
     )
 
 
@@ -103,13 +111,41 @@ def test_the_drain_sees_what_the_pod_says(pod: Callable[..., Pod]) -> None:
     one = pod("a", node="m1", sfu=SfuMarks(slot="s", template="new", drain="2026-11-22T12:00:00Z ScaleDown"))
     ended = pod("b", phase="Failed")
     around = Around(frozenset({"m1"}), {"a": 7.0}, "newer")
-    (node,) = drain_nodes([ended, one], {one.uid: NodeHealth("good", "n", 2)}, around)
-    assert (node.slot, node.rooms, node.takes, node.outdated, node.cordoned, node.told) == (
+    (node,) = drain_nodes([ended, one], {one.uid: NodeHealth("good", "n", 2, signals=3)}, around)
+    assert (node.slot, node.rooms, node.signals, node.takes, node.outdated, node.cordoned, node.told) == (
         "s",
         2,
+        3,
         "good",
         True,
         True,
         7.0,
     )
     assert node.mark == Mark(datetime(2026, 11, 22, 12, tzinfo=UTC), Why.SCALE_DOWN)
+
+
+@pytest.mark.parametrize(
+    ("pods", "labels", "narrow"),
+    [
+        ({"a": (True, True), "b": (True, True)}, {}, True),
+        ({"a": (True, True), "going": (True, True)}, {"going": False}, True),
+        ({"a": (True, True), "going": (False, True)}, {}, True),
+        ({"going": (True, True)}, {"going": False}, False),  # nobody else: better there than nowhere
+        ({"a": (True, False), "going": (False, True)}, {}, False),  # the other one only starts
+        ({"a": (False, True), "b": (True, True)}, {"a": True}, False),  # of an older version: labelled first
+        ({}, {}, False),
+    ],
+)
+def test_new_signal_connections_go_to_nodes_that_stay(
+    pod: Callable[..., Pod], pods: dict[str, tuple[bool, bool]], labels: dict[str, bool], narrow: bool
+) -> None:
+    """`pods`: name to (has the label, is ready); the one called `going` drains."""
+    seen = [pod(name, sfu=SfuMarks(open=opened), ready=ready) for name, (opened, ready) in pods.items()]
+    assert doors(seen, {"going"}) == labels
+    assert only_open(seen, {"going"}) is narrow
+
+
+def test_a_pod_that_ends_is_neither_opened_nor_waited_for(pod: Callable[..., Pod]) -> None:
+    ending, stays = pod("b", terminating=True), pod("a", sfu=SfuMarks(open=True), ready=True)
+    assert doors([ending, stays], set()) == {}
+    assert only_open([ending, stays], set())

@@ -169,6 +169,31 @@ def test_what_was_desired_outlives_a_successor_and_unknown_load(
     assert plan(seen(pods, {}, status={"desired": 2})).status["desired"] == 2
 
 
+def test_a_node_that_begins_to_drain_gets_no_new_signal_connections_and_waits_for_those_it_has(
+    seen: Callable[..., Seen], node: Callable[..., Pod]
+) -> None:
+    def selector(made: Plan) -> Any:
+        (found,) = [c["spec"] for c in made.children if c["metadata"]["name"] == "sfu-eu" and c["kind"] == "Service"]
+        return found["selector"]
+
+    pods = tuple(node(name, ready=True, sfu={"open": True}) for name in ("sfu-eu-0-0", "sfu-eu-1-0"))
+    health = {p.uid: NodeHealth("good", p.uid, rooms, signals=2) for rooms, p in enumerate(pods)}
+    made = plan(seen(pods, health, replicas=1))
+    assert list(made.drain.begin) == ["sfu-eu-0-0"]
+    assert selector(made)["talktime.dev/signal"] == "open"
+    assert made.doors == {}, "the mark itself takes the label away"
+    mark = {"drain": "2026-11-22T11:00:00Z ScaleDown", "open": True}
+    marked = (node("sfu-eu-0-0", ready=True, sfu=mark), pods[1])
+    made = plan(seen(marked, health, replicas=1, told={"sfu-eu-0-0": 999.0}))
+    assert made.doors == {"sfu-eu-0-0": False}, "a drain that an older operator began"
+    assert made.drain.remove == []
+    assert "signal connections" in next(f.message for f in made.findings if f.type == "Draining")
+    old = tuple(node(name, ready=True) for name in ("sfu-eu-0-0", "sfu-eu-1-0"))
+    made = plan(seen(old, health, replicas=2))
+    assert made.doors == {"sfu-eu-0-0": True, "sfu-eu-1-0": True}
+    assert "talktime.dev/signal" not in selector(made)
+
+
 def test_fewer_sessions_drain_a_node_and_say_until_when(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
     pods = (node("sfu-eu-0-0"), node("sfu-eu-1-0"))
     health = {"uid-sfu-eu-0-0": NodeHealth("good", "a", 1), "uid-sfu-eu-1-0": NodeHealth("good", "b", 4)}

@@ -8,8 +8,10 @@ from talktime_operator import names
 from talktime_operator.names import Key, Manifest, Owner
 
 
-def build_signal_service(key: Key, owner: Owner, spec: SFUPoolSpec) -> Manifest:
-    return _service(key, owner, names.sfu(key.name), spec.network.ports.http, {})
+def build_signal_service(key: Key, owner: Owner, spec: SFUPoolSpec, only_open: bool = False) -> Manifest:
+    """`only_open`: new connections to nodes that do not drain; else to all, which is better than to none."""
+    extra = {"selector": names.pool_labels(key.name) | {names.OPEN_LABEL: names.OPEN}} if only_open else {}
+    return _service(key, owner, names.sfu(key.name), spec.network.ports.http, extra)
 
 
 def build_headless_service(key: Key, owner: Owner, spec: SFUPoolSpec) -> Manifest:

@@ -64,7 +64,7 @@ def build_sfu_statefulset(
             "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {
-                    "labels": labels,
+                    "labels": labels | {names.OPEN_LABEL: names.OPEN},
                     "annotations": {
                         names.TEMPLATE_ANNOTATION: template_digest(key, spec, image, pull_policy, mounts),
                         names.RING_ANNOTATION: mounts.ring,

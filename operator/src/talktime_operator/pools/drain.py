@@ -2,8 +2,9 @@
 
 A node that has to go (fewer nodes wanted, its machine cordoned, its template outdated) first gets a successor where the
 number of nodes is to stay, then takes no new rooms (Draining), then lives until its last room has ended by itself. Only
-when it is known to hold no room, or when the deadline the SRE chose has passed, it is removed. Nothing is remembered
-here: the mark on the pod says since when and why, and a cause that is gone takes the mark away.
+when it is known to hold no room and to carry no signal connection of another node's room (clients come to any node), or
+when the deadline the SRE chose has passed, it is removed. Nothing is remembered here: the mark on the pod says since
+when and why, and a cause that is gone takes the mark away.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Mark:
 
 @dataclass(frozen=True)
 class Node:
-    """One SFU pod. `slot`: the StatefulSet it is of, empty for one without. `rooms`: fresh count, None = unknown.
+    """One SFU pod. `slot`: the StatefulSet it is of, empty for one without. `rooms`: fresh count, None = unknown;
+    `signals`: clients' signal connections that came to it, for whatever node's rooms: they break when it goes.
 
     `takes`: may new rooms go there (its health). `dead`: none of its containers runs, so it holds no room. `homeless`:
     no machine fits. `told`: seconds since the ledger took the word that it drains. `ends`: when a terminating pod is
@@ -74,16 +76,23 @@ class Node:
     told: float | None = None
     terminating: bool = False
     ends: datetime | None = None
+    signals: int = 0
+
+    @property
+    def empty(self) -> bool:
+        return self.rooms == 0 and self.signals == 0
 
 
 @dataclass(frozen=True)
 class State:
-    """What is said about a node that goes. `until`: its deadline."""
+    """What is said about a node that goes. `until`: its deadline; `carries`: it has no room left and stays for signal
+    connections of other nodes' rooms."""
 
     kind: Literal["Draining", "Moving"]
     why: Why
     since: datetime | None
     until: datetime
+    carries: bool = False
 
 
 @dataclass(frozen=True)
@@ -290,16 +299,17 @@ def _go_on(n: Node, why: Why, deadline: timedelta, settle: float, now: datetime,
     if mark is None:
         return
     until = mark.since + deadline
-    known_for = n.told if n.rooms == 0 and n.mark else None
+    known_for = n.told if n.empty and n.mark else None
     if known_for is not None and known_for >= settle:
         out.remove.append(Removal(n.name, n.slot, mark.why, moved=0))
     elif now >= until:
         out.remove.append(Removal(n.name, n.slot, mark.why, moved=n.rooms, grace=CUT_GRACE))
         out.states[n.name] = State("Moving", mark.why, mark.since, until)
         return
-    elif n.rooms == 0:
+    elif n.empty:
         out.look_again(settle - (known_for or 0.0))
-    out.states[n.name] = State("Draining", mark.why, mark.since, until)
+    carries = n.rooms == 0 and not n.empty
+    out.states[n.name] = State("Draining", mark.why, mark.since, until, carries)
     out.look_again((until - now).total_seconds())
 
 

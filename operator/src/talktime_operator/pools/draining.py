@@ -38,7 +38,7 @@ class Drains:
             if mark is not None and mark == pod.sfu.drain:
                 del self._marks[pod.uid]
             elif mark is not None:
-                pod = replace(pod, sfu=replace(pod.sfu, drain=mark))
+                pod = replace(pod, sfu=replace(pod.sfu, drain=mark, open=not mark))
             out.append(replace(pod, terminating=True) if pod.uid in self._deleted else pod)
         return tuple(out)
 
@@ -83,6 +83,12 @@ class Drains:
             await self._kube.set_drain(pod.key, None)
             self._marks[pod.uid] = ""
             await self._tell(owner, pool, "DrainTakenBack", f"{name} takes new rooms again: its cause is gone", now)
+
+    async def direct(self, pods: Iterable[Pod], doors: Mapping[str, bool]) -> None:
+        """Opens and closes pods for new signal connections, where marking them has not done so."""
+        for pod in pods:
+            if pod.key.name in doors:
+                await self._kube.set_open(pod.key, doors[pod.key.name])
 
     async def remove(self, owner: Owner, pool: Key, pods: Iterable[Pod], steps: Decision, now: datetime) -> None:
         """Deletes what is drained or past its deadline: first the StatefulSet, which would make the pod again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -19,7 +19,8 @@ Health = Literal["good", "bad", "unknown"]
 
 @dataclass(frozen=True)
 class NodeHealth:
-    """Last word about one SFU pod. `rooms` None = unknown; `stale` = it answers 406, its statistics do not advance;
+    """Last word about one SFU pod. `rooms` None = unknown; `signals`: clients' signal connections that it carries, for
+    whatever node's rooms; `stale` = it answers 406, its statistics do not advance;
     `counted` = `rooms` is of the last round and not of the last good one."""
 
     health: Health
@@ -27,6 +28,7 @@ class NodeHealth:
     rooms: int | None = None
     stale: bool = False
     counted: bool = True
+    signals: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,18 @@ def fresh_rooms(pod: Pod, health: Mapping[str, NodeHealth]) -> int | None:
     return known.rooms if known is not None and known.counted and not known.stale else None
 
 
+def doors(pods: Iterable[Pod], going: Set[str]) -> dict[str, bool]:
+    """Pods whose label is not as it should be, and how: open unless they are `going`. Those of an older version have
+    none."""
+    return {p.key.name: not p.sfu.open for p in pods if p.live and p.sfu.open == (p.key.name in going)}
+
+
+def only_open(pods: Iterable[Pod], going: Set[str]) -> bool:
+    """Whether the Service can leave out nodes that go: another one is ready, and no node that stays lacks its label."""
+    staying = [p for p in pods if p.live and p.key.name not in going]
+    return any(p.ready for p in staying) and all(p.sfu.open for p in staying)
+
+
 def load(live: Iterable[Pod], health: Mapping[str, NodeHealth]) -> int | None:
     """Rooms over all live nodes; None while one of them is unknown."""
     rooms = [fresh_rooms(p, health) for p in live]
@@ -68,6 +82,7 @@ def drain_nodes(pods: Iterable[Pod], health: Mapping[str, NodeHealth], around: A
             slot=p.sfu.slot,
             takes=health[p.uid].health if p.uid in health and not holds_nothing(p) else "unknown",
             rooms=fresh_rooms(p, health),
+            signals=health[p.uid].signals if p.uid in health and not holds_nothing(p) else 0,
             dead=holds_nothing(p),
             homeless=p.sfu.homeless,
             outdated=p.sfu.template != around.template,

@@ -29,7 +29,16 @@ from talktime_operator.observed import Child, Pod, Resource
 from talktime_operator.pools import drain, healing, switching
 from talktime_operator.pools.failover import Active
 from talktime_operator.pools.health import Evidence
-from talktime_operator.pools.nodes import Around, NodeHealth, drain_nodes, holds_nothing, load, port_clash
+from talktime_operator.pools.nodes import (
+    Around,
+    NodeHealth,
+    doors,
+    drain_nodes,
+    holds_nothing,
+    load,
+    only_open,
+    port_clash,
+)
 from talktime_operator.pools.saving import Spent, saving
 from talktime_operator.scaling import NodePolicy, desired_nodes
 
@@ -79,8 +88,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do. `drain`: marks to set and take away, pods and StatefulSets to delete; `restart`: a sick pod to delete
-    (its StatefulSet makes it anew). `again`: seconds until time alone may change something, 0 = never."""
+    """What to do. `drain`: marks to set and take away, pods and StatefulSets to delete; `doors`: pods that the Service
+    shall (True) or shall no longer lead new signal connections to; `restart`: a sick pod to delete (its StatefulSet
+    makes it anew). `again`: seconds until time alone may change something, 0 = never."""
 
     children: tuple[Manifest, ...]
     status: dict[str, Any]
@@ -88,6 +98,7 @@ class Plan:
     view: PoolView
     findings: tuple[Finding, ...]
     drain: drain.Decision = field(default_factory=drain.Decision)
+    doors: Mapping[str, bool] = field(default_factory=dict)
     again: float = 0.0
     restart: str = ""
 
@@ -99,9 +110,10 @@ def plan(seen: Seen) -> Plan:
     wanted = _wanted(seen, live)
     steps = _drain(seen, wanted)
     images = seen.images
+    going = {*steps.states, *steps.begin}
     children: list[Manifest] = [
         build_headless_service(key, owner, spec),
-        build_signal_service(key, owner, spec),
+        build_signal_service(key, owner, spec, only_open(seen.pods, going)),
         build_sfu_disruption_budget(key, owner),
         *(
             build_sfu_statefulset(key, owner, spec, slot, images.sfu, images.pull_policy, seen.mounts)
@@ -135,6 +147,7 @@ def plan(seen: Seen) -> Plan:
         view=turn.view,
         findings=tuple(findings),
         drain=steps,
+        doors=doors((p for p in seen.pods if p.key.name not in {*steps.begin, *steps.cancel}), going),
         again=min((s for s in (turn.again, healed.again) if s > 0), default=0.0),
         restart=healed.restart,
     )
@@ -268,6 +281,7 @@ def draining(steps: drain.Decision) -> Finding:
     text = "; ".join(
         f"{name} ({state.why.value}) until {state.until.strftime(drain.TIME)}"
         + (": its deadline has passed, its sessions are moved" if state.kind == "Moving" else "")
+        + (": no room left, it carries signal connections of other nodes' rooms" if state.carries else "")
         for name, state in going[:5]
     )
     return Finding("Draining", "True", going[0][1].why.value, f"{text}{'; ' + waits if waits else ''}"[:1900])

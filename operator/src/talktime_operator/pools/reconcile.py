@@ -159,6 +159,7 @@ class Pools:
         self._views[key] = planned.view
         await self._applier.apply_children(planned.children)
         await self._drains.mark(_owner(resource), key, sfus, planned.drain, now)
+        await self._drains.direct(sfus, planned.doors)
         if (self.view(key), self.standby(key)) != before:
             self._dependents_changed(key)
         retry = min((s for s in (planned.drain.again, planned.again, look) if s > 0), default=0.0)

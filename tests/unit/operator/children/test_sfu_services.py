@@ -24,6 +24,15 @@ def test_signal_and_headless(pool_key: Key, pool_owner: Owner, pool_spec: Callab
     assert headless["spec"]["publishNotReadyAddresses"] is True
 
 
+def test_signals_go_to_open_nodes_where_there_are_some_and_else_to_all(
+    pool_key: Key, pool_owner: Owner, pool_spec: Callable[..., SFUPoolSpec]
+) -> None:
+    every = build_signal_service(pool_key, pool_owner, pool_spec())["spec"]["selector"]
+    some = build_signal_service(pool_key, pool_owner, pool_spec(), only_open=True)["spec"]["selector"]
+    assert "talktime.dev/signal" not in every
+    assert some == every | {"talktime.dev/signal": "open"}
+
+
 def test_urls(pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) -> None:
     assert in_cluster_url(pool_key, pool_spec()) == public_url(pool_key, pool_spec()) == "ws://sfu-eu.talktime.svc:7880"
     spec = pool_spec(network={"publicURL": "wss://rtc.acme.org"})

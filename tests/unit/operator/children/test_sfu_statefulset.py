@@ -59,7 +59,10 @@ def test_each_node_has_a_set_of_its_own_and_only_the_operator_deletes_its_pod(bu
     made = build()
     spec = made["spec"]
     assert (made["metadata"]["name"], spec["replicas"], spec["updateStrategy"]) == ("sfu-eu-4", 1, {"type": "OnDelete"})
-    assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+    # What is taken from a pod that drains must not be what its StatefulSet knows it by.
+    labels = spec["template"]["metadata"]["labels"]
+    assert labels == spec["selector"]["matchLabels"] | {"talktime.dev/signal": "open"}
+    assert "talktime.dev/signal" not in spec["selector"]["matchLabels"]
     assert spec["selector"]["matchLabels"]["talktime.dev/node"] == "sfu-eu-4"
 
 

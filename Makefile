@@ -8,7 +8,7 @@ CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=
 
-.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance bench-metering bench-failover bench-density
+.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance bench-metering bench-failover bench-drains bench-density
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,11 @@ bench-failover: ## kill -9 of the only SFU under 3 live interviews, 20 times, on
 	@hack/python -m hack.machine test
 	@.venv/bin/python -m bench.failover --kills $(KILLS) | tee $(TALKTIME_STATE)/failover.log
 	@.venv/bin/python bench/record.py failover $(TALKTIME_STATE)/failover.log
+
+bench-drains: ## 20 scale-downs, 5 upgrades, 5 kubectl drains under live interviews, on a cluster of its own (35 min); result kept
+	@hack/python -m hack.machine test
+	@.venv/bin/python -m bench.drains | tee $(TALKTIME_STATE)/drains.log
+	@.venv/bin/python bench/record.py drains $(TALKTIME_STATE)/drains.log
 
 bench-density: ## Two-party audio rooms per core of the real livekit-server, until joins or packets suffer (8 min); result kept
 	@hack/python -m hack.machine test

@@ -46,9 +46,9 @@ class Crowd:
         """Opens one more interview."""
         self._order({"do": "come", "who": who})
 
-    def leave(self) -> None:
-        """All hang up."""
-        self._order({"do": "leave"})
+    def leave(self, *who: str) -> None:
+        """These hang up; without a name all do."""
+        self._order({"do": "leave", "who": list(who)})
 
     def events(self, since: float = 0.0) -> list[Event]:
         """Since then (unix seconds)."""
@@ -68,7 +68,7 @@ class Crowd:
                 self._more.wait(min(left, 0.5))
         return True
 
-    def _order(self, order: dict[str, str]) -> None:
+    def _order(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write((json.dumps(order) + "\n").encode())
         self._process.stdin.flush()

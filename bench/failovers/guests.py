@@ -1,10 +1,11 @@
 """Guests of interviews, in the network of a node, as a program: told what to do on stdin, tells what happens on stdout.
 
-argv: token endpoint. Environment: KEY. Commands, one JSON object per line: {"do": "come", "who": "a"}, {"do": "leave"}.
+argv: token endpoint. Environment: KEY. Commands, one JSON object per line: {"do": "come", "who": "a"},
+{"do": "leave"} (all) or {"do": "leave", "who": ["a"]}.
 Each event is a line {"at": unix seconds, "who", "what", ...}: `token` session server_url; `joined`; `agents` count (in
 the room now); `heard` (an agent's words begin); `turn` number (the guest's own turns, begun); `reconnecting`,
 `reconnected`; `back` (into the same LiveKit, as the front door said), `moved` server_url session (to another one);
-`refused` status; `ended`; `left`.
+`refused` status; `ended`; `leaving` (told to hang up), `left`.
 
 They go on elsewhere by the client helper that platforms get (clients/talktime_resume.py), and do nothing else for it.
 """
@@ -204,8 +205,10 @@ async def main(url: str, key: str) -> None:
             coming.add(task)
             task.add_done_callback(partial(came, order["who"]))
         else:
-            await asyncio.gather(*(guest.leave() for guest in guests.values()), return_exceptions=True)
-            guests.clear()
+            leaving = [guests.pop(who) for who in order.get("who") or list(guests)]
+            for one in leaving:
+                one.tell("leaving")
+            await asyncio.gather(*(one.leave() for one in leaving), return_exceptions=True)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,20 @@ def epoch_of(metadata: str) -> int:
         return 1
 
 
+def ready_once_registered(server: AgentServer) -> None:
+    """Lets `/` answer 503, so that the pod is not ready, until LiveKit knows the worker.
+
+    The SDK opens `/` before it has warmed its processes (1.5 s of CPU each) and registers after that; LiveKit drops a
+    dispatch for which there is no worker. The flag is the SDK's own, for a LiveKit that cannot be reached.
+    """
+    server._connection_failed = True
+
+    def registered(*_: object) -> None:
+        server._connection_failed = False
+
+    server.on("worker_registered", registered)
+
+
 def build_server(settings: AgentSettings) -> AgentServer:
     """The livekit worker of one Project."""
     server = AgentServer(
@@ -87,6 +101,7 @@ def build_server(settings: AgentSettings) -> AgentServer:
         prometheus_port=settings.metrics_port,
         log_level="INFO",
     )
+    ready_once_registered(server)
     pace = JoinPace(settings.join_interval, time.monotonic)
     server.rtc_session(entrypoint, agent_name=settings.agent_name, on_request=accepting(pace, asyncio.sleep))
     return server

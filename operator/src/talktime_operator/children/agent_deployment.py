@@ -95,7 +95,8 @@ def _pod(key: Key, spec: ProjectSpec, labels: dict[str, str], livekit_secret: st
                     {"name": "worker", "containerPort": WORKER_PORT, "protocol": "TCP"},
                     {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
                 ],
-                # Ready = the worker runs; never "has room" (a full pod that is not ready would be the first to go).
+                # Ready = its LiveKit knows the worker (`/` is 503 before); never "has room" (a full pod that is not
+                # ready would be the first to go).
                 # No liveness probe: `/` fails while LiveKit is away and a restart would cut sessions.
                 "readinessProbe": {
                     "httpGet": {"path": "/", "port": "worker"},

@@ -76,14 +76,19 @@ class _Missing(SfuUnavailable):
     """The LiveKit says: no such room, participant or dispatch."""
 
 
+class _Refused(SfuUnavailable):
+    """The LiveKit answers, and did not do it."""
+
+
 @contextmanager
 def _asking() -> Iterator[None]:
-    """Turns what the library raises into SfuUnavailable or _Missing."""
+    """Turns what the library raises into SfuUnavailable, _Missing or _Refused."""
     try:
         yield
-    except (ServerError, aiohttp.ClientError, TimeoutError) as error:
-        missing = isinstance(error, ServerError) and error.code == ServerErrorCode.NOT_FOUND
-        raise (_Missing if missing else SfuUnavailable)(_text(error)) from error
+    except ServerError as error:
+        raise (_Missing if error.code == ServerErrorCode.NOT_FOUND else _Refused)(_text(error)) from error
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise SfuUnavailable(_text(error)) from error
 
 
 class Rooms:
@@ -115,6 +120,12 @@ class Rooms:
                 await self._rooms.delete_room(DeleteRoomRequest(room=room))
         except _Missing:
             return False
+        except _Refused:
+            # A room is deleted by its node. One whose node died stays in Redis for a day, and no call about it works,
+            # until a node that lives has taken it over: LiveKit lets one do so some 5 s after the death.
+            with _asking():
+                await self._rooms.create_room(CreateRoomRequest(name=room))
+                await self._rooms.delete_room(DeleteRoomRequest(room=room))
         return True
 
     async def names(self, only: Sequence[str] | None = None) -> set[str]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from bench.failovers.stand import AWAY
 from hack.chaos import faults, victims
-from hack.chaos.house import House
+from hack.chaos.house import House, eventually
 
 Broken = AbstractContextManager[datetime]
 
@@ -38,10 +38,19 @@ def killed(house: House, _: tuple[str, ...]) -> Iterator[datetime]:
 
 @contextlib.contextmanager
 def restarted(house: House, _: tuple[str, ...]) -> Iterator[datetime]:
-    """kill -9 of the only SFU; its kubelet starts it again. A new kubelet afterwards: it forgets the crash."""
-    yield faults.signal_sfu(house, AWAY)
+    """kill -9 of the only SFU; its kubelet starts it again at once. A second crash of a container within ten minutes
+    would wait for 10 s or more (CrashLoopBackOff), so the kubelet is a new one that has started nothing yet.
+    """
     with faults.kubelet_down(house, AWAY):
         pass
+    eventually("the kubelet is well", lambda: _kubelet_well(house), 60)
+    yield faults.signal_sfu(house, AWAY)
+
+
+def _kubelet_well(house: House) -> bool:
+    with contextlib.suppress(RuntimeError):
+        return house.kube("get", "--raw", f"/api/v1/nodes/{AWAY}/proxy/healthz").strip() == "ok"
+    return False
 
 
 @contextlib.contextmanager

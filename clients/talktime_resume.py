@@ -115,9 +115,16 @@ class Keeper:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def connect(self, server_url: str, token: str) -> None:
-        """Into the interview, with what the front door answered. Raises what ``Room.connect`` raises."""
+        """Into the interview, with what the front door answered; where that fails the front door is asked again.
+
+        Raises what ``Room.connect`` raised when the interview has ended meanwhile.
+        """
         self._token = token
-        await self._enter(server_url)
+        try:
+            await self._enter(server_url)
+        except Exception:
+            if not await self._entered_elsewhere(EVERY_SEC):
+                raise
 
     async def stop(self) -> None:
         """The participant hangs up: nothing is asked any more, the room is left."""
@@ -163,6 +170,12 @@ class Keeper:
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, after_sec: float) -> None:
+        if await self._entered_elsewhere(after_sec):
+            self._asking = None
+            self._keep(self._tell(self.room))
+
+    async def _entered_elsewhere(self, after_sec: float) -> bool:
+        """Whether there was a place; False when the interview is over."""
         await self._sleep(after_sec)
         async with aiohttp.ClientSession() as http:
             while True:
@@ -170,7 +183,7 @@ class Keeper:
                 if entry is None:
                     self._asking = None
                     self._over()
-                    return
+                    return False
                 self._token = entry.participant_token
                 self._moving = True
                 left, self.room = self.room, None
@@ -180,12 +193,10 @@ class Keeper:
                     await self._enter(entry.server_url)
                 except Exception:
                     await self._sleep(EVERY_SEC)
-                    continue
+                else:
+                    return True
                 finally:
                     self._moving = False
-                self._asking = None
-                self._keep(self._tell(self.room))
-                return
 
     async def _tell(self, room: Any) -> None:
         if self._on_moved is not None:

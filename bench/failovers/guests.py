@@ -81,8 +81,8 @@ class Guest:
         url, token = entry["server_url"], entry["participant_token"]
         self.tell("token", session=RESUME.room_of(token), server_url=url)
         await self._keeper.connect(url, token)
-        self._server = url
-        self.tell("joined", server_url=url)
+        self._server = str(self._keeper.room._server_url)
+        self.tell("joined", server_url=self._server)
         await self._settle(self._keeper.room, QUIET_FIRST_SECONDS)
         await self._keeper.ended
         self.tell("ended")

@@ -122,10 +122,11 @@ async def test_it_asks_again_without_a_network_until_its_patience_is_over(client
 class Room:
     """As much of a livekit Room as the helper touches."""
 
-    def __init__(self, *, hangs: bool = False) -> None:
+    def __init__(self, *, hangs: bool = False, fails: bool = False) -> None:
         self.handlers: dict[str, Callable[..., None]] = {}
         self.did: list[Any] = []
         self._hangs = hangs
+        self._fails = fails
 
     def on(self, event: str, handler: Callable[..., None]) -> None:
         self.handlers[event] = handler
@@ -138,6 +139,8 @@ class Room:
 
     async def connect(self, url: str, token: str) -> None:
         self.did.append((url, token))
+        if self._fails:
+            raise ConnectionError("no media")
 
 
 A = ("wss://a", _token("r1"))
@@ -167,6 +170,34 @@ async def test_who_keeps_reconnecting_is_moved_once_to_a_room_of_its_own(
     assert naps.slept == [3.0, 2.0]
     assert len(front.asked) == 2, "of the room that was left nothing is heard any more"
     assert not keeper.ended.done()
+
+
+async def test_who_cannot_enter_at_first_asks_again_and_is_not_called_moved(
+    client: ModuleType, door: Callable[..., Any]
+) -> None:
+    front, naps = await door((425, {}, {}), MOVED), Naps()
+    first, second = rooms = [Room(fails=True), Room()]
+    to_be_made = iter(rooms)
+    told: list[Any] = []
+
+    async def on_moved(room: Any) -> None:
+        told.append(room)
+
+    keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, on_moved=on_moved, sleep=naps)
+    await keeper.connect(*A)
+    assert keeper.room is second
+    assert (first.did, second.did, told) == ([A], [B], [])
+    assert naps.slept == [2.0, 2.0]
+
+
+async def test_an_interview_that_ended_before_anybody_was_in_it_says_what_failed(
+    client: ModuleType, door: Callable[..., Any]
+) -> None:
+    front, naps = await door((404, {}, {})), Naps()
+    keeper = client.Keeper(lambda: Room(fails=True), front.url, {}, sleep=naps)
+    with pytest.raises(ConnectionError, match="no media"):
+        await keeper.connect(*A)
+    assert keeper.ended.done()
 
 
 async def test_where_it_could_not_be_told_it_asks_again(client: ModuleType, door: Callable[..., Any]) -> None:

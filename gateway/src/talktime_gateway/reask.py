@@ -14,7 +14,8 @@ from talktime_ledger.wire import DirectoryPool, NodeState
 
 UNREACHABLE_SEC = 3.0
 """The room's LiveKit did not answer for so long: its room is lost, if there is another place for it. Who asks does so
-3 s after the connection broke, and a kubelet has a killed livekit-server answering again 4 to 5 s after its death."""
+3 s after the connection broke; a kubelet has a killed livekit-server answering again 2 s after its death, later on a
+loaded machine. Every further second is one of silence for those whose server stays down."""
 
 MISSING_SEC = 4.0
 """The LiveKit answers and the room is not there: after a restart its clients bring it back within this."""

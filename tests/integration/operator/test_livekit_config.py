@@ -69,6 +69,11 @@ def until(url: str, log: Path) -> httpx.Response:
         time.sleep(0.1)
 
 
+def text(config: dict[str, Any], key_file: Path) -> str:
+    """As the kubelet makes it, on loopback."""
+    return str(yaml.safe_dump({**config, "key_file": str(key_file)}).replace(NODE_IP, "127.0.0.1"))
+
+
 def test_livekit_server_starts_with_it(tmp_path: Path) -> None:
     helpers = _helpers()
     http, tcp, udp, metrics, redis = (helpers.free_port() for _ in range(5))
@@ -81,7 +86,7 @@ def test_livekit_server_starts_with_it(tmp_path: Path) -> None:
     key_file = tmp_path / "keys.yaml"
     key_file.write_text(entries(SfuKeys(Keys(OLD), "pw-of-redis"))["keys.yaml"])
     key_file.chmod(0o440)
-    config = yaml.safe_dump({**livekit_config(KEY, spec), "key_file": str(key_file)}).replace(NODE_IP, "127.0.0.1")
+    config = text(livekit_config(KEY, spec), key_file)
     redis_args = [helpers.binary("redis-server"), "--port", str(redis), "--bind", "127.0.0.1", "--save", ""]
     with process([*redis_args, "--requirepass", "pw-of-redis", "--dir", str(tmp_path)], tmp_path / "redis.log"):
         _wait_port(redis)
@@ -112,7 +117,7 @@ def test_a_node_of_a_rotation_takes_both_pairs_and_the_next_one_only_the_new(tmp
         key_file.write_text(data[ring_entry(fingerprint(ring))])
         key_file.chmod(0o440)
         environment = {
-            "LIVEKIT_CONFIG": yaml.safe_dump({**config, "key_file": str(key_file)}).replace(NODE_IP, "127.0.0.1"),
+            "LIVEKIT_CONFIG": text(config, key_file),
             "LIVEKIT_WEBHOOK_API_KEY": ring[0].api_key,
         }
         log = tmp_path / f"{name}.log"
@@ -139,7 +144,7 @@ def test_a_node_tells_the_signal_connections_that_came_to_it_for_another_nodes_r
             ports = {"http": http, "tcp": tcp, "udp": udp, "metrics": metrics}
             spec = SFUPoolSpec.model_validate({"network": {"ports": ports}, "redis": {"address": f"127.0.0.1:{redis}"}})
             environment = {
-                "LIVEKIT_CONFIG": yaml.safe_dump({**livekit_config(KEY, spec), "key_file": str(key_file)}),
+                "LIVEKIT_CONFIG": text(livekit_config(KEY, spec), key_file),
                 "LIVEKIT_WEBHOOK_API_KEY": OLD.api_key,
             }
             log = tmp_path / f"{name}.log"

@@ -70,9 +70,11 @@ bench-metering: ## Every billed token of 120 faulty sessions on both providers, 
 	@.venv/bin/python bench/record.py metering $(TALKTIME_STATE)/metering.log
 
 KILLS ?= 20
-bench-failover: ## kill -9 of the only SFU under 3 live interviews, 20 times, on a cluster of its own (35 min; KILLS=2); result kept
+EACH ?= 5
+OTHERS := restarted frozen udp redis apiserver operator gateway
+bench-failover: ## kill -9 of the only SFU under 3 live interviews, 20 times, 7 other faults 5 times (55 min; KILLS=2 EACH=1); result kept
 	@hack/python -m hack.machine test
-	@.venv/bin/python -m bench.failover --kills $(KILLS) | tee $(TALKTIME_STATE)/failover.log
+	@.venv/bin/python -m bench.failover --minutes 90 --variant killed:$(KILLS) $(OTHERS:%=--variant %:$(EACH)) | tee $(TALKTIME_STATE)/failover.log
 	@.venv/bin/python bench/record.py failover $(TALKTIME_STATE)/failover.log
 
 bench-drains: ## 20 scale-downs, 5 upgrades, 5 kubectl drains under live interviews, on a cluster of its own (35 min); result kept

@@ -19,7 +19,6 @@ import argparse
 import fcntl
 import json
 import os
-import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -29,17 +28,15 @@ from typing import Any
 from bench.drain_rounds import acts, figures, stand
 from bench.drain_rounds.figures import Sample
 from bench.drain_rounds.rounds import once
+from bench.failover import OVER_SECONDS, commit
 from bench.failovers.crowd import Crowd
 from bench.failovers.stand import node
 from hack.chaos import books
 from hack.chaos.house import House, eventually
 from hack.chaos.interviews import Tell
 from hack.cluster import lifecycle
-from hack.cluster.layout import REPOSITORY, cluster_named
+from hack.cluster.layout import cluster_named
 from hack.demo.__main__ import LOCK
-
-OVER_SECONDS = 420.0
-"""Sessions whose agent vanished are swept after their validity."""
 
 
 def main(argv: list[str]) -> int:
@@ -89,12 +86,6 @@ def main(argv: list[str]) -> int:
         tell(f"WRONG: {line}")
     print(f"RESULT {json.dumps(result | {'commit': commit()})}")
     return 1 if wrong else 0
-
-
-def commit() -> str:
-    """What was measured; it may be older than what is checked out when the result is kept."""
-    asked = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def shown(one: Sample) -> str:

@@ -180,7 +180,7 @@ class Keeper:
         async with aiohttp.ClientSession() as http:
             while True:
                 entry = await reask(http, self._url, self._headers, self._token, sleep=self._sleep)
-                if entry is None:
+                if entry is None or self._stopped:
                     self._asking = None
                     self._over()
                     return False
@@ -194,7 +194,10 @@ class Keeper:
                 except Exception:
                     await self._sleep(EVERY_SEC)
                 else:
-                    return True
+                    if self._stopped:
+                        # Who has hung up meanwhile is not brought back.
+                        self._keep(leave(self.room))
+                    return not self._stopped
                 finally:
                     self._moving = False
 

@@ -139,6 +139,7 @@ class Room:
 
     async def connect(self, url: str, token: str) -> None:
         self.did.append((url, token))
+        await asyncio.sleep(0)
         if self._fails:
             raise ConnectionError("no media")
 
@@ -198,6 +199,40 @@ async def test_an_interview_that_ended_before_anybody_was_in_it_says_what_failed
     with pytest.raises(ConnectionError, match="no media"):
         await keeper.connect(*A)
     assert keeper.ended.done()
+
+
+@pytest.mark.parametrize("when", ["while it asks", "while it enters"])
+async def test_who_hangs_up_on_the_way_is_not_brought_back(
+    client: ModuleType, door: Callable[..., Any], when: str
+) -> None:
+    front, naps = await door(MOVED), Naps()
+    first, second = rooms = [Room(), Room()]
+    to_be_made = iter(rooms)
+    moved: list[Any] = []
+
+    async def on_moved(room: Any) -> None:
+        moved.append(room)
+
+    def new_room() -> Room:
+        room = next(to_be_made)
+        if room is second and when == "while it enters":
+            hanging_up.append(asyncio.ensure_future(keeper.stop()))
+        return room
+
+    async def nap(seconds: float) -> None:
+        await naps(seconds)
+        if when == "while it asks":
+            hanging_up.append(asyncio.ensure_future(keeper.stop()))
+
+    hanging_up: list[asyncio.Future[None]] = []
+    keeper = client.Keeper(new_room, front.url, {}, on_moved=on_moved, sleep=nap)
+    await keeper.connect(*A)
+    first.handlers["reconnecting"]()
+    await asyncio.wait_for(keeper.ended, 10)
+    await asyncio.gather(*hanging_up)
+    await asyncio.sleep(0.05)
+    assert moved == []
+    assert second.did in ([], [B, "disconnect"])
 
 
 async def test_where_it_could_not_be_told_it_asks_again(client: ModuleType, door: Callable[..., Any]) -> None:

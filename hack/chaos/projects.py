@@ -30,8 +30,16 @@ def secret(namespace: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"api-key": "sim-chaos"}}
 
 
-def project(namespace: str, name: str, *, sessions: int = 1, caps: tuple[int, int] = (1000, 10), **budget: Any) -> Any:
-    """A Project with one agent pod for so many sessions. `caps`: context tokens, seconds of a response.
+def project(
+    namespace: str,
+    name: str,
+    *,
+    sessions: int = 1,
+    pods: int = 1,
+    caps: tuple[int, int] = (1000, 10),
+    **budget: Any,
+) -> Any:
+    """A Project with so many agent pods, each for so many sessions. `caps`: context tokens, seconds of a response.
 
     `budget`: fields of spec.budget beside the defaults here.
     """
@@ -45,8 +53,8 @@ def project(namespace: str, name: str, *, sessions: int = 1, caps: tuple[int, in
     }
     agent = {
         "sessionsPerReplica": sessions,
-        "minReplicas": 1,
-        "maxReplicas": 1,
+        "minReplicas": pods,
+        "maxReplicas": pods,
         "spareSessions": 0,
         "greeting": "Greet the participant in one sentence and ask the first question.",
         "instructions": INSTRUCTIONS,
@@ -66,12 +74,14 @@ def project(namespace: str, name: str, *, sessions: int = 1, caps: tuple[int, in
 
 def suffering() -> list[dict[str, Any]]:
     """All but the one whose agent lives on the node that dies."""
+    # A minute and more of talk beyond the next response: what an outage reserve is for.
+    reserve = "0.15"
     return [
-        # Holds a minute and more of talk beyond the next response: what an outage reserve is for.
-        project(NAMESPACE, STEADY, sessions=2, outageReserve="0.15"),
+        project(NAMESPACE, STEADY, sessions=2, outageReserve=reserve),
         project(NAMESPACE, KILLED),
         project(NAMESPACE, EVICTED),
-        project(NAMESPACE, CUT),
+        # Another pod has to take over.
+        project(NAMESPACE, CUT, pods=2, outageReserve=reserve),
         project(NAMESPACE, TERMINATED, onLedgerOutage="Terminate"),
     ]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from hack.chaos import faults, interviews, projects, victims
 from hack.chaos.faults import Outage
-from hack.chaos.house import House
+from hack.chaos.house import House, eventually
 from hack.chaos.interviews import Live, Tell, ordinary, until_ended
 from hack.chaos.victims import Victim
 from hack.demo.interviews import Held
@@ -30,12 +30,15 @@ DATABASE_DOWN = "postgres_down_60s"
 LEDGER_DOWN = "ledger_down_60s"
 LEDGER_KILLED = "ledger_killed"
 AGENT_CUT = "agent_cut_from_ledger"
+TERMINATED = "ledger_away_terminate"
 LONG_OUTAGE = "postgres_down_10min"
 
 RECOVERY_SECONDS = 30.0
 """What a database or a ledger may take to come back, and the next response to begin."""
 SETTLING_SECONDS = 25.0
 """Interviews begin so long before the first outage and talk on after the last."""
+REPLACED_SECONDS = 30.0
+"""An agent that is cut off alone is replaced within this: 7 s of silence, the dispatch, a new process."""
 
 
 @dataclass(frozen=True)
@@ -116,26 +119,43 @@ def outages(
     tell: Tell,
     phases: Mapping[str, float] = MappingProxyType({DATABASE_DOWN: 60, LEDGER_DOWN: 60, LEDGER_KILLED: 0}),
 ) -> None:
-    """Two interviews live through a database, a ledger and a ledger process that go away; a third is cut off alone.
+    """An interview lives through a database, a ledger and a ledger process that go away; one ends for them, as its
+    Project wants it; a third one's agent is cut off alone before, and another takes over.
 
     `phases`: the faults, shuffled, and how many seconds each lasts.
     """
     order = list(phases)
     chance.shuffle(order)
-    long_enough = sum(phases.values()) + RECOVERY_SECONDS * len(order) + SETTLING_SECONDS
-    people = [ordinary(projects.STEADY, 2, long_enough), until_ended(projects.CUT, 400)]
-    with ExitStack() as cutting:
-        with interviews.started(house, people, folder, tell) as live:
-            cut = live[projects.CUT].victim
-            response = victims.in_the_middle_of_a_response(cut)
-            cutting.enter_context(faults.cut_from_ledger(house, cut))
+    long_enough = sum(phases.values()) + RECOVERY_SECONDS * len(order) + SETTLING_SECONDS + REPLACED_SECONDS
+    people = [
+        ordinary(projects.STEADY, 1, long_enough),
+        ordinary(projects.CUT, 1, long_enough),
+        until_ended(projects.TERMINATED, 400),
+    ]
+    with interviews.started(house, people, folder, tell) as live:
+        cut = live[projects.CUT].victim
+        response = victims.in_the_middle_of_a_response(cut)
+        with faults.cut_from_ledger(house, cut):
             chronicle.add(Case(AGENT_CUT, (cut.session,), datetime.now(UTC), response), tell)
-            for phase in order:
-                victims.in_the_middle_of_a_response(chance.choice(live[projects.STEADY].victims))
-                chronicle.add(_phase(house, phase, phases[phase], live[projects.STEADY]), tell)
-        tell("the cut agent has left; its network is mended")
+            replaced(house, cut)
+        tell("another pod has the cut agent's session; its network is mended")
+        chronicle.add(Case(TERMINATED, live[projects.TERMINATED].sessions, datetime.now(UTC)), tell)
+        for phase in order:
+            victims.in_the_middle_of_a_response(chance.choice(live[projects.STEADY].victims))
+            chronicle.add(_phase(house, phase, phases[phase], live[projects.STEADY]), tell)
     chronicle.keep(live)
-    interviews.closed(house, live[projects.CUT].sessions + live[projects.STEADY].sessions, 60)
+    interviews.closed(house, tuple(session for each in live.values() for session in each.sessions), 60)
+
+
+def replaced(house: House, cut: Victim) -> None:
+    """Until an agent of another pod has attached to the session."""
+    pod = victims.pod_name(house, projects.NAMESPACE, cut.pod_uid)
+
+    def elsewhere() -> bool:
+        [row] = house.rows(f"SELECT coalesce(worker, '') AS worker FROM sessions WHERE id = '{cut.session}'")
+        return bool(row["worker"]) and not row["worker"].startswith(f"{pod}/")
+
+    eventually(f"an agent outside of {pod} has {cut.session}", elsewhere, REPLACED_SECONDS)
 
 
 def _phase(house: House, phase: str, seconds: float, steady: Live) -> Case:

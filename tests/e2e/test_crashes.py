@@ -22,6 +22,7 @@ from hack.chaos.rounds import (
     LEDGER_DOWN,
     NODE_GONE,
     POD_DELETED,
+    TERMINATED,
     Case,
     Chronicle,
 )
@@ -33,7 +34,7 @@ from tests.e2e.sides import ledger_session, moment, speech_seconds
 
 SAMPLE = {DATABASE_DOWN: 60.0, LEDGER_DOWN: 25.0}
 """Seconds. A ledger that is killed in the middle of responses is in test_interviews."""
-USED = (projects.STEADY, projects.KILLED, projects.EVICTED, projects.CUT)
+USED = (projects.STEADY, projects.KILLED, projects.EVICTED, projects.CUT, projects.TERMINATED)
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def test_live_interviews_go_on_without_ledger_or_database(house: House, aftermat
     assert case.outage.seconds >= SAMPLE[fault]
     assert case.lived == case.sessions
     during = answered(house, case.outage.down + timedelta(seconds=5), case.outage.up)
-    assert len(sessions) == 2
+    assert len(sessions) == 1
     for one in sessions:
         _, recorded = aftermath.chronicle.recorded[one.session]
         assert recorded["problems"] == []
@@ -140,18 +141,30 @@ def test_the_project_says_since_when_the_ledger_cannot_be_reached(aftermath: Aft
     assert told["reason"] in ("LedgerFailing", "LedgerUnreachable")
 
 
-def test_an_agent_cut_from_the_ledger_drains_with_its_goodbye_and_reports_later(
+def test_where_the_project_wants_no_interview_without_the_ledger_it_says_goodbye_and_leaves(
     house: House, aftermath: Aftermath
 ) -> None:
-    case, [one] = aftermath.only(AGENT_CUT)
+    _, [one] = aftermath.only(TERMINATED)
     assert one.close_reason == "ledger_outage"
     folder, recorded = aftermath.chronicle.recorded[one.session]
     closing = one.event("closing_started")
     assert closing is not None
     assert speech_seconds(folder, recorded, since=moment(closing)) >= 1
     assert ledger_session(house, one.session)["close_reason"] == "ledger_outage"
-    # It talked on for a while, and what it said is posted to the last token.
-    assert answered(house, case.at + timedelta(seconds=1)) & {usage["key"] for usage in one.row["usages"]}
+    # What it said before is posted to the last token, once the ledger is back.
+    assert one.truth_usd == one.ai_usd - one.unmetered_usd
+
+
+def test_an_agent_cut_from_the_ledger_alone_is_replaced_and_reports_later(house: House, aftermath: Aftermath) -> None:
+    case, [one] = aftermath.only(AGENT_CUT)
+    assert one.close_reason == "participant_left"
+    [session] = house.rows(f"SELECT epoch, losses FROM sessions WHERE id = '{one.session}'")
+    assert (session["epoch"], session["losses"]) == (2, 1)
+    posted = {usage["key"] for usage in one.row["usages"]}
+    # The old one's response is posted by the token, though it was cut off meanwhile; the new one talks on.
+    assert case.response in posted
+    connections = {key.rpartition("/")[0] for key in answered(house, case.at + timedelta(seconds=1)) & posted}
+    assert connections - {case.response.rpartition("/")[0]}, "nobody answered after the old agent"
     assert one.truth_usd == one.ai_usd - one.unmetered_usd
 
 

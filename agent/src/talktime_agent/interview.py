@@ -245,7 +245,7 @@ class Interview:
 
     async def _finish(self, reason: str) -> None:
         if reason == "budget":
-            self._till.event("hard_limit")
+            self._till.reach_hard_limit()
         await self._silence()
         if self._speaks_goodbye(reason):
             await self._goodbye.say(provider_alive=reason != "provider_error")

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from talktime_ledger.core.gate import Decision
+from talktime_ledger.core.limits import LimitState
 from talktime_ledger.core.money import wire as money_text
 from talktime_ledger.core.pricing import price_or_bound
 from talktime_ledger.wire import Attachment, Grant, GrantState, Session, SessionEvent, Unmetered, Usage, Use
@@ -123,6 +124,7 @@ class Till:
         self._audio: dict[str, tuple[int, int]] = {}
         self._lost: set[str] = set()
         self._asked: set[str] = set()
+        self._hard = False
 
     # what may start
 
@@ -269,6 +271,13 @@ class Till:
         """Another agent has the session."""
         self.account = self.account.fence()
 
+    def reach_hard_limit(self) -> None:
+        """The session ends for money. Observers hear so, too: the ledger's last grant may have been final and not yet
+        at its limit.
+        """
+        self._hard = True
+        self.event("hard_limit")
+
     def begin_closing(self) -> None:
         """Nothing but the goodbye may start from here on."""
         self.account = self.account.close()
@@ -286,7 +295,7 @@ class Till:
             audio_out_tokens=self.audio_tokens[1],
             elapsed_sec=self.elapsed_sec,
             budget=self.account.grant.limit,
-            limit_state=self.account.grant.limit_state,
+            limit_state=LimitState.HARD if self._hard else self.account.grant.limit_state,
         )
 
     @property

@@ -16,7 +16,7 @@ from talktime_ledger.client import LedgerClient
 
 from talktime_agent.entrypoint import entrypoint, prewarm
 from talktime_agent.gemini_hook import check_plugin
-from talktime_agent.heartbeat import beat
+from talktime_agent.heartbeat import Heartbeat
 from talktime_agent.joins import JoinPace
 from talktime_agent.metrics import AgentMetrics
 from talktime_agent.push import PushRelay
@@ -44,10 +44,18 @@ def load(sessions_per_replica: int) -> Callable[[AgentServer], float]:
     return load_fnc
 
 
-def accepting(pace: JoinPace, sleep: Callable[[float], Awaitable[None]]) -> Callable[[JobRequest], Awaitable[None]]:
-    """Accepts jobs at the pod's pace; declines (another pod may take it) when that would take too long."""
+def accepting(
+    pace: JoinPace, sleep: Callable[[float], Awaitable[None]], cut_off: Callable[[], bool]
+) -> Callable[[JobRequest], Awaitable[None]]:
+    """Accepts jobs at the pod's pace; declines (another pod may take it) when that would take too long, or when the
+    pod is ``cut_off`` from the ledger: the session may come from here, its agent replaced for that very reason.
+    """
 
     async def on_request(request: JobRequest) -> None:
+        if cut_off():
+            logger.warning("a job is declined: the ledger does not hear this pod")
+            await request.reject(terminate=False)
+            return
         wait = pace.slot(resumed=epoch_of(request.job.metadata) > 1)
         if wait is None:
             await request.reject(terminate=False)
@@ -81,8 +89,8 @@ def ready_once_registered(server: AgentServer) -> None:
     server.on("worker_registered", registered)
 
 
-def build_server(settings: AgentSettings) -> AgentServer:
-    """The livekit worker of one Project."""
+def build_server(settings: AgentSettings, cut_off: Callable[[], bool]) -> AgentServer:
+    """The livekit worker of one Project; it declines jobs while it is ``cut_off`` from the ledger."""
     server = AgentServer(
         job_executor_type=JobExecutorType.PROCESS,
         load_fnc=load(settings.sessions_per_replica),
@@ -103,7 +111,7 @@ def build_server(settings: AgentSettings) -> AgentServer:
     )
     ready_once_registered(server)
     pace = JoinPace(settings.join_interval, time.monotonic)
-    server.rtc_session(entrypoint, agent_name=settings.agent_name, on_request=accepting(pace, asyncio.sleep))
+    server.rtc_session(entrypoint, agent_name=settings.agent_name, on_request=accepting(pace, asyncio.sleep, cut_off))
     return server
 
 
@@ -120,7 +128,6 @@ async def serve(settings: AgentSettings) -> int:
     check_plugin()
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     metrics = AgentMetrics()
-    server = build_server(settings)
     async with (
         LedgerClient(settings.ledger_url, token_path=settings.token_file) as ledger,
         api.LiveKitAPI(
@@ -134,15 +141,15 @@ async def serve(settings: AgentSettings) -> int:
             except (api.TwirpError, OSError, TimeoutError) as error:
                 logger.info("the room was not deleted", extra={"session": name, "why": str(error)})
 
+        heartbeat = Heartbeat(lambda: ledger.beat(settings.namespace, settings.name, settings.pod), time.monotonic)
+        server = build_server(settings, lambda: heartbeat.cut_off)
         recovery = Recovery(
             ledger, settings.spool_dir, delete_room=delete_room, replayed=lambda: metrics.count("replayed")
         )
         relay = PushRelay(settings.spool_dir, metrics)
         helpers = [
             asyncio.create_task(_kept("recovery", recovery.run)),
-            asyncio.create_task(
-                _kept("heartbeat", lambda: beat(lambda: ledger.beat(settings.namespace, settings.name, settings.pod)))
-            ),
+            asyncio.create_task(_kept("heartbeat", heartbeat.run)),
             asyncio.create_task(
                 _kept("push", lambda: relay.run(lambda: ledger.push(settings.namespace, settings.name)))
             ),

@@ -71,7 +71,7 @@ async def test_a_worker_is_ready_once_livekit_has_registered_it_and_stays_so(
 ) -> None:
     server, url = livekit
     chosen = settings(url, tmp_path)
-    worker = build_server(chosen)
+    worker = build_server(chosen, lambda: False)
     registered = asyncio.Event()
     worker.on("worker_registered", lambda *_: registered.set())
     running = asyncio.create_task(worker.run())

@@ -182,6 +182,16 @@ def test_the_hard_limit_waits_for_what_is_open_but_not_for_what_is_lost(till: Ti
     assert till.exhausted
 
 
+def test_observers_hear_of_the_hard_limit_also_when_the_last_grant_did_not_say_so(till: Till, time: Time) -> None:
+    """A final grant is the last there is, while what is posted may still be below the hard limit."""
+    last = Grant.model_validate(grant(n=1, reserved="0.01", state="final", limit_state="soft"))
+    till.answered(till.next_use(), last, time.now)
+    assert till.cost_now().limit_state == "soft"
+    till.reach_hard_limit()
+    assert till.cost_now().limit_state == "hard"
+    assert [event.name for event in final_close(till, "budget").events] == ["hard_limit"]
+
+
 def test_the_worst_case_grows_with_the_conversation_up_to_the_cap(till: Till) -> None:
     bounds = till.bounds
     assert bounds.response(0, 0) < bounds.response(500, 0) < bounds.response(500, 10)

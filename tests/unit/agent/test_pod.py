@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from talktime_agent.heartbeat import AGAIN_SECONDS, BEAT_SECONDS, beat
+from talktime_agent.heartbeat import AGAIN_SECONDS, BEAT_SECONDS, CUT_OFF_SECONDS, Heartbeat
 from talktime_agent.joins import JoinPace
 from talktime_agent.metrics import AgentMetrics
 from talktime_agent.push import PodLink, PushRelay, concerns
@@ -147,32 +147,72 @@ async def test_a_heartbeat_that_is_not_heard_is_followed_by_the_next() -> None:
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await beat(tell, sleep)
+        await Heartbeat(tell, lambda: 0.0, sleep).run()
     assert (len(told), naps) == (3, [AGAIN_SECONDS, BEAT_SECONDS, BEAT_SECONDS])
+
+
+async def test_a_pod_is_cut_off_while_its_beats_are_in_vain_for_a_while_and_not_after_the_next_that_is_heard() -> None:
+    now = 100.0
+    seen: list[tuple[float, bool]] = []
+
+    async def tell() -> None:
+        if now < 100 + 2 * CUT_OFF_SECONDS:
+            raise Unavailable("away")
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += CUT_OFF_SECONDS / 2
+        seen.append((now - 100, heart.cut_off))
+        if len(seen) == 5:
+            raise asyncio.CancelledError
+
+    heart = Heartbeat(tell, lambda: now, sleep)
+    assert not heart.cut_off
+    with pytest.raises(asyncio.CancelledError):
+        await heart.run()
+    assert [cut for _, cut in seen] == [False, True, True, True, False]
+
+
+class Request:
+    """What LiveKit asks; keeps the answer."""
+
+    job = SimpleNamespace(metadata='{"session": "s", "epoch": 1}')
+    answer = ""
+
+    async def accept(self) -> None:
+        self.answer = "accept"
+
+    async def reject(self, *, terminate: bool) -> None:
+        self.answer = f"reject terminate={terminate}"
 
 
 async def test_jobs_are_accepted_at_the_pods_pace_and_declined_when_it_is_crowded() -> None:
     waits: list[float] = []
-    answers: list[str] = []
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    class Request:
-        job = SimpleNamespace(metadata='{"session": "s", "epoch": 1}')
-
-        async def accept(self) -> None:
-            answers.append("accept")
-
-        async def reject(self, *, terminate: bool) -> None:
-            answers.append(f"reject terminate={terminate}")
-
-    handler = accepting(JoinPace(3.0, lambda: 0.0), sleep)
-    for _ in range(3):
-        request: Any = Request()
+    handler = accepting(JoinPace(3.0, lambda: 0.0), sleep, lambda: False)
+    requests: list[Any] = [Request(), Request(), Request()]
+    for request in requests:
         await handler(request)
-    assert answers == ["accept", "accept", "reject terminate=False"]
+    assert [request.answer for request in requests] == ["accept", "accept", "reject terminate=False"]
     assert waits == [3.0]
+
+
+async def test_a_pod_that_is_cut_off_from_the_ledger_declines_jobs_without_using_up_its_pace() -> None:
+    cut = True
+
+    async def sleep(seconds: float) -> None:
+        raise AssertionError(seconds)
+
+    handler = accepting(JoinPace(3.0, lambda: 0.0), sleep, lambda: cut)
+    first: Any = Request()
+    second: Any = Request()
+    await handler(first)
+    cut = False
+    await handler(second)
+    assert (first.answer, second.answer) == ("reject terminate=False", "accept")
 
 
 @pytest.mark.parametrize(

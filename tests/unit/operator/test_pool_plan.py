@@ -12,7 +12,7 @@ import pytest
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.rates import RateEntry, RateSnapshot
 from talktime_ledger.resources.pool import SFUPoolSpec
-from talktime_operator.children.sfu_statefulset import template_digest
+from talktime_operator.children.sfu_statefulset import Images, template_digest
 from talktime_operator.names import Key
 from talktime_operator.observed import Child, Pod, Resource, SfuMarks
 from talktime_operator.pools.drain import Mark, Why
@@ -20,7 +20,7 @@ from talktime_operator.pools.failover import Streak
 from talktime_operator.pools.healing import Sickness
 from talktime_operator.pools.health import Answer, Cause, Evidence, Media
 from talktime_operator.pools.nodes import NodeHealth
-from talktime_operator.pools.plan import Images, Plan, Seen, judge, plan, plan_wrong_namespace
+from talktime_operator.pools.plan import Plan, Seen, judge, plan, plan_wrong_namespace
 from talktime_operator.pools.saving import Spent
 from talktime_operator.pools.switching import Second
 
@@ -30,6 +30,7 @@ SECONDS = Meter.PARTICIPANT_SECONDS
 GOOD = NodeHealth("good", "ND_1", 3)
 BAD = NodeHealth("bad", "ND_2", None)
 STALE = NodeHealth("bad", "ND_3", 1, stale=True)
+IMAGES = Images("lk", "redis", "IfNotPresent")
 
 
 @pytest.fixture
@@ -43,8 +44,7 @@ def seen(now: datetime, pool_key: Key, pool_spec: Callable[..., SFUPoolSpec]) ->
             for slot in sorted({p.sfu.slot for p in pods})
         )
         resource = Resource(pool_key, "uid-2", 1, False, spec, "", status, False)
-        images = Images("lk", "redis", "IfNotPresent")
-        return Seen(resource, spec, now, sets, pods, nodes or {}, images, others, **around)
+        return Seen(resource, spec, now, sets, pods, nodes or {}, IMAGES, others, **around)
 
     return make
 
@@ -57,7 +57,7 @@ def node(pod: Callable[..., Pod], pool_key: Key, pool_spec: Callable[..., SFUPoo
         )
         return pod(name, project="", pool="eu", component="sfu", sfu=marks, **changes)
 
-    template = template_digest(pool_key, pool_spec(), "lk", "IfNotPresent")
+    template = template_digest(pool_key, pool_spec(), IMAGES)
     return make
 
 

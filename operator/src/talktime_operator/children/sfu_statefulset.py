@@ -18,7 +18,7 @@ from talktime_operator import names
 from talktime_operator.names import Key, Manifest, Owner
 
 from . import pod_security
-from .sfu_config import REDIS_FOLDER, TLS_FOLDER, config_text
+from .sfu_config import REDIS_FOLDER, TLS_FOLDER, config_text, redis_address
 from .sfu_keys import ring_entry
 
 # livekit-server polls every 5 s whether its last participant has left.
@@ -27,6 +27,15 @@ GRACE_MARGIN = 30
 
 QUICK = 5
 """Seconds between SIGTERM and SIGKILL of a node that no longer answers: its clients wait for the restart."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the operator's settings say about the pool's containers."""
+
+    sfu: str
+    redis: str
+    pull_policy: Literal["Always", "IfNotPresent", "Never"]
 
 
 @dataclass(frozen=True)
@@ -43,14 +52,13 @@ def build_sfu_statefulset(
     owner: Owner,
     spec: SFUPoolSpec,
     slot: str,
-    image: str,
-    pull_policy: Literal["Always", "IfNotPresent", "Never"],
+    images: Images,
     mounts: Mounts = Mounts(),
 ) -> Manifest:
     """The node called `slot` (`names.sfu_node`)."""
     own = {names.NODE_LABEL: slot}
     labels = names.pool_labels(key.name) | own
-    template = _pod(key, spec, image, pull_policy, mounts)
+    template = _pod(key, spec, images, mounts)
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -66,7 +74,7 @@ def build_sfu_statefulset(
                 "metadata": {
                     "labels": labels | {names.OPEN_LABEL: names.OPEN},
                     "annotations": {
-                        names.TEMPLATE_ANNOTATION: template_digest(key, spec, image, pull_policy, mounts),
+                        names.TEMPLATE_ANNOTATION: template_digest(key, spec, images, mounts),
                         names.RING_ANNOTATION: mounts.ring,
                         names.SECRETS_ANNOTATION: mounts.secrets,
                         "prometheus.io/scrape": "true",
@@ -80,22 +88,16 @@ def build_sfu_statefulset(
     }
 
 
-def template_digest(
-    key: Key,
-    spec: SFUPoolSpec,
-    image: str,
-    pull_policy: Literal["Always", "IfNotPresent", "Never"],
-    mounts: Mounts = Mounts(),
-) -> str:
+def template_digest(key: Key, spec: SFUPoolSpec, images: Images, mounts: Mounts = Mounts()) -> str:
     """Fingerprint of what a node runs; a pod with another one is outdated. The grace is not in it: the operator keeps
     the deadline itself, so changing it is no reason to drain."""
-    template = _pod(key, spec, image, pull_policy, mounts)
+    template = _pod(key, spec, images, mounts)
     del template["terminationGracePeriodSeconds"]
     text = json.dumps(template, sort_keys=True) + mounts.secrets
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _pod(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str, mounts: Mounts) -> Manifest:
+def _pod(key: Key, spec: SFUPoolSpec, images: Images, mounts: Mounts) -> Manifest:
     labels = names.pool_labels(key.name)
     return {
         "hostNetwork": True,
@@ -122,7 +124,9 @@ def _pod(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str, mounts: Moun
             }
         ],
         **({"nodeSelector": dict(spec.node_selector)} if spec.node_selector else {}),
-        "containers": [_container(key, spec, image, pull_policy)],
+        # One of its own starts beside the nodes; another's is there or its absence is for the SRE to see.
+        **({} if spec.redis.address else {"initContainers": [_waiting(key, spec, images)]}),
+        "containers": [_container(key, spec, images)],
         "volumes": [
             {
                 "name": "keys",
@@ -149,7 +153,24 @@ def _files(spec: SFUPoolSpec) -> list[tuple[str, str, Manifest]]:
     return out
 
 
-def _container(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Manifest:
+def _waiting(key: Key, spec: SFUPoolSpec, images: Images) -> Manifest:
+    """Until the embedded Redis answers. Without it livekit-server ends at once, and a kubelet that has seen it end
+    starts it 10 s later the next time within ten minutes: too late for a quick restart to keep its sessions."""
+    host, _, port = redis_address(key, spec).rpartition(":")
+    secret = {"name": f"{names.sfu(key.name)}-keys", "key": "redis-password"}
+    loop = 'until timeout 3 redis-cli -h "$0" -p "$1" ping; do echo "waiting for Redis at $0:$1"; sleep 0.5; done'
+    return {
+        "name": "wait-for-redis",
+        "image": images.redis,
+        "imagePullPolicy": images.pull_policy,
+        "command": ["sh", "-c", loop, host, port],
+        "env": [{"name": "REDISCLI_AUTH", "valueFrom": {"secretKeyRef": secret}}],
+        "securityContext": pod_security.container(),
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+    }
+
+
+def _container(key: Key, spec: SFUPoolSpec, images: Images) -> Manifest:
     ports = spec.network.ports
     # Not `/`: it fails on every node at once when Redis is away while media flows.
     alive = {"tcpSocket": {"port": "http"}, "periodSeconds": 5, "timeoutSeconds": 3}
@@ -170,8 +191,8 @@ def _container(key: Key, spec: SFUPoolSpec, image: str, pull_policy: str) -> Man
     arguments = [] if spec.network.use_external_ip else ["--node-ip=$(NODE_IP)"]
     return {
         "name": "livekit",
-        "image": image,
-        "imagePullPolicy": pull_policy,
+        "image": images.sfu,
+        "imagePullPolicy": images.pull_policy,
         "args": arguments,
         "env": environment,
         "ports": [

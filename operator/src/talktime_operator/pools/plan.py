@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from talktime_ledger.resources.kinds import GROUP, VERSION
 from talktime_ledger.resources.pool import SFUPoolSpec
@@ -22,7 +22,7 @@ from talktime_operator.children.sfu_services import (
     in_cluster_url,
     public_url,
 )
-from talktime_operator.children.sfu_statefulset import Mounts, build_sfu_statefulset, template_digest
+from talktime_operator.children.sfu_statefulset import Images, Mounts, build_sfu_statefulset, template_digest
 from talktime_operator.conditions import Finding, PoolView
 from talktime_operator.names import Key, Manifest, Owner
 from talktime_operator.observed import Child, Pod, Resource
@@ -41,17 +41,6 @@ from talktime_operator.pools.nodes import (
 )
 from talktime_operator.pools.saving import Spent, saving
 from talktime_operator.scaling import NodePolicy, desired_nodes
-
-PullPolicy = Literal["Always", "IfNotPresent", "Never"]
-
-
-@dataclass(frozen=True)
-class Images:
-    """What the operator's settings say about the pool's containers."""
-
-    sfu: str
-    redis: str
-    pull_policy: PullPolicy
 
 
 @dataclass(frozen=True)
@@ -109,14 +98,13 @@ def plan(seen: Seen) -> Plan:
     live = [p for p in seen.pods if p.live]
     wanted = _wanted(seen, live)
     steps = _drain(seen, wanted)
-    images = seen.images
     going = {*steps.states, *steps.begin}
     children: list[Manifest] = [
         build_headless_service(key, owner, spec),
         build_signal_service(key, owner, spec, only_open(seen.pods, going)),
         build_sfu_disruption_budget(key, owner),
         *(
-            build_sfu_statefulset(key, owner, spec, slot, images.sfu, images.pull_policy, seen.mounts)
+            build_sfu_statefulset(key, owner, spec, slot, seen.images, seen.mounts)
             for slot in (*steps.keep, *_new_slots(seen, steps.add))
         ),
     ]
@@ -188,7 +176,7 @@ def _wanted(seen: Seen, live: Sequence[Pod]) -> int:
 
 
 def _drain(seen: Seen, wanted: int) -> drain.Decision:
-    template = template_digest(seen.resource.key, seen.spec, seen.images.sfu, seen.images.pull_policy, seen.mounts)
+    template = template_digest(seen.resource.key, seen.spec, seen.images, seen.mounts)
     return drain.decide(
         wanted,
         seen.spec.replicas is not None,

@@ -15,7 +15,7 @@ from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_operator.applier import Applier
 from talktime_operator.children.livekit_secret import LiveKitAccess
 from talktime_operator.children.sfu_services import in_cluster_url
-from talktime_operator.children.sfu_statefulset import QUICK, Mounts
+from talktime_operator.children.sfu_statefulset import QUICK, Images, Mounts
 from talktime_operator.cluster import Cluster
 from talktime_operator.conditions import PoolView
 from talktime_operator.kube import Kube
@@ -24,7 +24,7 @@ from talktime_operator.names import Key, Owner
 from talktime_operator.observed import Pod, Resource
 from talktime_operator.pools.draining import Drains
 from talktime_operator.pools.fallback_keys import FallbackKeys, Standby
-from talktime_operator.pools.plan import Images, Seen, plan, plan_invalid, plan_wrong_namespace
+from talktime_operator.pools.plan import Seen, plan, plan_invalid, plan_wrong_namespace
 from talktime_operator.pools.pool_keys import PoolKeys
 from talktime_operator.pools.pool_secrets import Given, PoolSecrets
 from talktime_operator.pools.rotation import Keys, Pair, Users, fingerprint

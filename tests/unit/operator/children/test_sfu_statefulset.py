@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import pytest
 from talktime_ledger.resources.pool import SFUPoolSpec
-from talktime_operator.children.sfu_statefulset import Mounts, build_sfu_statefulset, template_digest
+from talktime_operator.children.sfu_statefulset import Images, Mounts, build_sfu_statefulset, template_digest
 from talktime_operator.names import Key, Manifest, Owner
+
+IMAGES = Images("livekit:1", "redis:1", "IfNotPresent")
 
 
 @pytest.fixture
 def build(pool_key: Key, pool_owner: Owner, pool_spec: Callable[..., SFUPoolSpec]) -> Callable[..., Manifest]:
     def make(**spec: object) -> Manifest:
-        return build_sfu_statefulset(pool_key, pool_owner, pool_spec(**spec), "sfu-eu-4", "livekit:1", "IfNotPresent")
+        return build_sfu_statefulset(pool_key, pool_owner, pool_spec(**spec), "sfu-eu-4", IMAGES)
 
     return make
 
@@ -36,6 +38,13 @@ def test_nodes_are_on_the_hosts_network_one_per_machine(build: Callable[..., Man
         ("metrics", 6789, "TCP"),
     ]
     assert container["args"] == ["--node-ip=$(NODE_IP)"]
+
+
+def test_a_node_starts_once_the_redis_that_starts_beside_it_answers(build: Callable[..., Manifest]) -> None:
+    (waiting,) = _pod(build())["initContainers"]
+    assert waiting["image"] == "redis:1"
+    assert waiting["command"][3:] == ["sfu-eu-redis.talktime.svc", "6379"]
+    assert "initContainers" not in _pod(build(redis={"address": "redis.example.com:6379"}))
 
 
 def test_no_probe_asks_for_slash(build: Callable[..., Manifest]) -> None:
@@ -157,14 +166,12 @@ def test_the_nodes_address_is_known_before_the_configuration_that_names_it(build
 def test_other_keys_or_secrets_make_a_node_outdated(
     pool_key: Key, pool_spec: Callable[..., SFUPoolSpec], mounts: Mounts
 ) -> None:
-    assert template_digest(pool_key, pool_spec(), "lk", "Always", mounts) != template_digest(
-        pool_key, pool_spec(), "lk", "Always"
-    )
+    assert template_digest(pool_key, pool_spec(), IMAGES, mounts) != template_digest(pool_key, pool_spec(), IMAGES)
 
 
 def test_a_node_gets_the_key_file_of_its_ring(pool_key: Key, pool_owner: Owner) -> None:
     spec = SFUPoolSpec.model_validate({})
-    made = build_sfu_statefulset(pool_key, pool_owner, spec, "sfu-eu-4", "lk", "Always", Mounts(ring="abc"))
+    made = build_sfu_statefulset(pool_key, pool_owner, spec, "sfu-eu-4", IMAGES, Mounts(ring="abc"))
     (keys,) = [v for v in _pod(made)["volumes"] if v["name"] == "keys"]
     assert keys["secret"]["items"] == [{"key": "ring-abc.yaml", "path": "keys.yaml"}]
     assert made["spec"]["template"]["metadata"]["annotations"]["talktime.dev/keys"] == "abc"

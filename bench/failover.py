@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -30,7 +31,7 @@ from bench.failovers import figures, stand
 from bench.failovers.crowd import Crowd, Event
 from bench.failovers.figures import NEVER, Sample
 from bench.failovers.variants import VARIANTS, Variant
-from hack.chaos import books
+from hack.chaos import books, faults
 from hack.chaos.house import House, eventually
 from hack.cluster import lifecycle
 from hack.cluster.layout import REPOSITORY, cluster_named
@@ -137,6 +138,9 @@ def once(house: House, crowd: Crowd, variant: Variant, name: str) -> Sample:
         # A second agent would show now; and what goes wrong may go wrong later.
         time.sleep(5)
         one = figures.sample(crowd.events(began), fault, guests, newcomer, breaks=variant.breaks)
+        again = faults.sfu_began(house, stand.AWAY)
+        if again is not None and again > at:
+            one = replace(one, server_back=(again - at).total_seconds())
         crowd.leave()
         here = {event["who"] for event in crowd.events(began) if event["what"] == "token"}
         crowd.until("everybody has left", lambda events: left(events) >= here, 30, began)
@@ -165,6 +169,8 @@ def shown(one: Sample) -> str:
 
     again = ", ".join(seconds(value) for value in one.again.values())
     words = f"new {seconds(one.new)} at {one.new_server}, again {again}; {len(one.moved)} moved"
+    if one.server_back is not None:
+        words += f", the server's process back after {seconds(one.server_back)}"
     return (
         f"{words}, {len(one.disturbed)} disturbed, {len(one.ended)} ended, most agents seen at once {one.most_agents}"
     )

@@ -17,7 +17,8 @@ NEVER = 60.0
 class Sample:
     """One fault. `new`: from the fault until a new guest and an agent were in a room; `again`: by guest, until the
     agent's words were heard again; None: not within the minute. `moved`: guests that went elsewhere; `disturbed`: whose
-    connection broke. `most_agents`: seen by one guest at once after the fault."""
+    connection broke. `most_agents`: seen by one guest at once after the fault. `server_back`: until the process of the
+    SFU that died began anew, where it was to; None: it did not."""
 
     new: float | None
     new_server: str
@@ -27,6 +28,7 @@ class Sample:
     ended: frozenset[str]
     most_agents: int
     sessions: dict[str, str]
+    server_back: float | None = None
 
 
 def first(events: Sequence[Event], who: str, what: str, since: float = 0.0) -> Event | None:
@@ -125,6 +127,7 @@ def result(samples: Sequence[Sample], double: int, given_back: int, money: dict[
     new = [NEVER if one.new is None else one.new for one in samples]
     again = [NEVER if at is None else at for one in samples for at in one.again.values()]
     crowded = sum(one.most_agents > 1 for one in samples)
+    back = [one.server_back for one in samples if one.server_back is not None]
     return {
         "kills": len(samples),
         "interviews": len(again),
@@ -139,4 +142,5 @@ def result(samples: Sequence[Sample], double: int, given_back: int, money: dict[
         "lost_usd": f"{money['lost']:f}",
         "double_posted_usd": f"{money['double']:f}",
         "double_agents": double + crowded,
+        **({"server_back_most_s": quantile(back, 1)} if back else {}),
     }

@@ -42,14 +42,18 @@ def restarted(house: House, _: tuple[str, ...]) -> Iterator[datetime]:
     would wait for 10 s or more (CrashLoopBackOff), so the kubelet is a new one that has started nothing yet.
     """
     with faults.kubelet_down(house, AWAY):
-        pass
-    eventually("the kubelet is well", lambda: _kubelet_well(house), 60)
+        began = datetime.now(UTC)
+    eventually("the kubelet is well", lambda: _kubelet_well(house, began), 60)
     yield faults.signal_sfu(house, AWAY)
 
 
-def _kubelet_well(house: House) -> bool:
+def _kubelet_well(house: House, began: datetime) -> bool:
+    """Whether the new one is done with its own start: it has told of its node, and answers."""
     with contextlib.suppress(RuntimeError):
-        return house.kube("get", "--raw", f"/api/v1/nodes/{AWAY}/proxy/healthz").strip() == "ok"
+        conditions = house.kube.json("get", "node", AWAY)["status"]["conditions"]
+        [ready] = [one for one in conditions if one["type"] == "Ready"]
+        told = ready["status"] == "True" and datetime.fromisoformat(ready["lastHeartbeatTime"]) > began
+        return told and house.kube("get", "--raw", f"/api/v1/nodes/{AWAY}/proxy/healthz").strip() == "ok"
     return False
 
 

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from hack.chaos.house import House, eventually
 from hack.chaos.victims import Victim
@@ -168,6 +169,16 @@ def signal_sfu(house: House, name: str, sign: signal.Signals = signal.SIGKILL, p
     at = datetime.now(UTC)
     _signal(pids, sign)
     return at
+
+
+def sfu_began(house: House, name: str) -> datetime | None:
+    """When the process of the node's livekit-server began; None while there is none."""
+    for pid in sfus(house, name):
+        with contextlib.suppress(OSError):
+            ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+            uptime = float(Path("/proc/uptime").read_text().split()[0])
+            return datetime.now(UTC) - timedelta(seconds=uptime - ticks / os.sysconf("SC_CLK_TCK"))
+    return None
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from talktime_agent.context import Memory, chat_context, interrupted, only_goodb
 from talktime_agent.crosscheck import differences
 from talktime_agent.gate import session_instructions
 from talktime_agent.goodbye import Goodbye
+from talktime_agent.interruption import Interruption
 from talktime_agent.limits import Step, next_step, situation, wrap_up_text
 from talktime_agent.observers import ObserverChannel
 from talktime_agent.presence import Presence
@@ -62,6 +63,7 @@ class Interview:
             reconnect_limit=settings.reconnect_limit,
             monotonic=budget.clock.monotonic,
         )
+        self._interruption = Interruption()
         self._goodbye = Goodbye(self._session, budget)
         self._observers: ObserverChannel | None = None
         self._wrap_up: Grant | None = None
@@ -146,9 +148,12 @@ class Interview:
     # what happens
 
     def _answer(self) -> None:
+        first_words = self._interruption.words()
         if not self._greeted:
             self._greeted = True
             self._session.generate_reply(instructions=str(self._greeting))
+        elif first_words and self._config.resume:
+            self._session.generate_reply(instructions=self._config.resume)
         elif self._wrap_up is not None and not self._wrapped_up:
             self._wrapped_up = True
             self._till.event("wrap_up_sent")
@@ -181,6 +186,7 @@ class Interview:
             self._budget.end("provider_error")
 
     def _on_media_down(self) -> None:
+        self._interruption.down(silent=self._silent)
         # A dead SFU still yields billed answers that nobody hears.
         self._budget.turns.shut()
         with contextlib.suppress(RuntimeError):
@@ -188,8 +194,17 @@ class Interview:
             self._session.clear_user_turn()
 
     def _on_media_up(self) -> None:
-        if not self._budget.ended.done():
-            self._budget.turns.open()
+        if self._budget.ended.done():
+            return
+        self._budget.turns.open()
+        if self._interruption.up():
+            self._budget.turns.respond()
+
+    @property
+    def _silent(self) -> bool:
+        """Nobody speaks, and no answer is on its way."""
+        speaking = "speaking" in (self._session.user_state, self._session.agent_state)
+        return not speaking and not self._budget.busy
 
     def _review(self) -> None:
         """Looks at the limits; called after everything that may have changed them, and twice a second."""
@@ -205,7 +220,6 @@ class Interview:
             )
         )
         speaking = self._session.agent_state == "speaking"
-        silent = self._session.user_state != "speaking" and not speaking and not self._budget.busy
         idle = self._budget.clock.monotonic() - self._idle_since > self._pause
         match step:
             case Step.CLOSE if not speaking:
@@ -213,7 +227,7 @@ class Interview:
                 self._budget.end(reason)
             case Step.LEAVE:
                 self._budget.end(reason)
-            case Step.WRAP_UP if silent and idle:
+            case Step.WRAP_UP if self._silent and idle:
                 self._budget.turns.respond()
             case _:
                 if self._till.short:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from talktime_agent.clip import BYTES_PER_SECOND, clip_key, closing_prompt, shortened, usable
+from talktime_agent.interruption import Interruption
 from talktime_agent.joins import JoinPace
 from talktime_agent.limits import Situation, Step, next_step, wrap_up_text
 from talktime_agent.observers import CostNow, ObserverChannel, cost_update
@@ -224,3 +225,29 @@ def test_the_project_must_be_namespaced(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TALKTIME_PROJECT", "study")
     with pytest.raises(ValueError, match="namespace/name"):
         AgentSettings()
+
+
+def test_what_a_break_cut_short_is_taken_up_once_by_the_agent() -> None:
+    talk = Interruption()
+    talk.down(silent=False)
+    talk.down(silent=True)
+    assert talk.up()
+    assert not talk.up()
+    assert talk.words()
+    assert not talk.words()
+
+
+def test_nobody_begins_after_a_break_in_silence() -> None:
+    talk = Interruption()
+    talk.down(silent=True)
+    assert not talk.up()
+    assert not talk.words()
+
+
+def test_words_that_a_second_break_cut_short_are_owed_again() -> None:
+    talk = Interruption()
+    talk.down(silent=False)
+    assert talk.up()
+    talk.down(silent=False)
+    assert talk.up()
+    assert talk.words()

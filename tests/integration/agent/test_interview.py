@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.real_session, pytest.mark.asyncio(loop_scope="module")
 
 WRAP_UP = "You are approaching the time limit."
 CLOSING = "we have covered everything we need"
+AGAIN = "The connection was lost for a moment. Say so and ask your last question again."
 
 
 def person(stage: Any, **plan: Any) -> Person:
@@ -114,6 +115,28 @@ async def test_the_limits_wrap_up_once_and_close_gracefully(stage: Any) -> None:
     assert updates[-1]["total_usd"] == pytest.approx(float(book.posted), abs=0.002)
     seen = repr([someone.received.events, someone.received.data, stage.entry(session).claims])
     assert not re.search(r"cost|budget|usd|\$", seen, re.IGNORECASE)
+
+
+async def test_words_that_a_break_cut_short_are_said_again_to_who_comes_back(stage: Any) -> None:
+    """Their connection breaks while the agent speaks, so neither knows what was heard, and each would wait."""
+    session = stage.ledger.open(limit="2", endpoint=stage.endpoint, resume=AGAIN)
+    await stage.dispatch(session)
+    before, back = person(stage), person(stage, turns=1)
+    taking_part = asyncio.create_task(before.take_part(stage.entry(session)))
+    await until(lambda: before.first_audio is not None, 60)
+    gone = api.RoomParticipantIdentity(room=session, identity="participant-1")
+    await stage.livekit.room.remove_participant(gone)
+    await taking_part
+    assert before.disconnect_reason == "PARTICIPANT_REMOVED"
+    await back.take_part(stage.entry(session))
+    await stage.closed(session)
+
+    # The simulator marks what carries this text.
+    asked = [row for row in await stage.simulated("log", wrap_up=AGAIN) if row["event"] == "response.create"]
+    assert [row["wrap_up"] for row in asked if not row["closing"]].count(True) == 1
+    assert back.first_audio is not None
+    counted, true = await stage.billed(session)
+    assert counted == true
 
 
 async def test_a_killed_job_loses_no_usage(stage: Any) -> None:

@@ -109,8 +109,11 @@ class House:
         with self.kube.forward(NAMESPACE, "svc/talktime-simulator", 8080) as local:
 
             def read() -> list[dict[str, Any]]:
-                with urllib.request.urlopen(f"http://127.0.0.1:{local}/log", timeout=30) as answer:
-                    return [json.loads(line) for line in answer.read().decode().splitlines()]
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{local}/log", timeout=30) as answer:
+                        return [json.loads(line) for line in answer.read().decode().splitlines()]
+                except OSError:
+                    return self.simulator_log()  # kubectl gives up a tunnel at its first broken connection
 
             yield read
 
@@ -127,14 +130,22 @@ def parsed(rows: str) -> list[dict[str, Any]]:
 
 
 def eventually(what: str, probe: Callable[[], T | None], seconds: float, every: float = 0.5) -> T:
-    """The first truthy answer of `probe`; AssertionError naming `what` when there is none in time."""
+    """The first truthy answer of `probe`; AssertionError naming `what` when there is none in time.
+
+    A probe that cannot ask (RuntimeError of kubectl, OSError of a connection) has no answer yet: on a machine that does
+    other things, too, the API server and its tunnels time out now and then.
+    """
     deadline = time.monotonic() + seconds
     while True:
-        found = probe()
+        trouble: Exception | None = None
+        try:
+            found = probe()
+        except (RuntimeError, OSError) as error:
+            found, trouble = None, error
         if found:
             return found
         if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+            raise AssertionError(f"not within {seconds:.0f} s: {what}") from trouble
         time.sleep(every)
 
 

@@ -121,7 +121,7 @@ def sfu_ready(house: House, nodes: int = 2) -> None:
         status = house.kube.json("-n", RELEASE, "get", "sfu", "eu").get("status", {})
         return sum(1 for node in status.get("nodes", []) if node.get("state") == "Ready") >= nodes
 
-    eventually(f"{nodes} SFU nodes are ready", ready, 120, every=1)
+    eventually(f"{nodes} SFU nodes are ready", ready, 300, every=1)
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def hold(kube: Kube, images: Images, wanted: Round, folder: Path, tell: Callable
     kube("apply", "-f", "-", stdin=json.dumps(job(name, images, wanted)))
     inside = ["--namespace", wanted.namespace]
     try:
-        kube(*inside, "wait", "--for=jsonpath={.status.ready}=1", f"job/{name}", "--timeout=120s")
+        kube(*inside, "wait", "--for=jsonpath={.status.ready}=1", f"job/{name}", "--timeout=300s")
         summary = follow(kube, [*inside, "logs", "--follow", f"job/{name}"], wanted, tell)
         if summary is None:
             raise RuntimeError(f"{name} ended without a summary:\n{kube(*inside, 'logs', f'job/{name}', '--tail=30')}")

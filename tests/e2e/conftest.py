@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hack.chaos import projects
 from hack.cluster import lifecycle
 from hack.cluster.layout import cluster_named
 from hack.demo import clusters, release
@@ -41,6 +42,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         release.apply_examples(kube)
         release.open_account_again(kube, "demo", "limit")
         kube("--namespace", release.NAMESPACE, "scale", "sfu/eu", "--replicas=2")
+        # Projects are Ready with one: the first interviews would all be placed there.
+        projects.sfu_ready(here)
         release.wait_ready(kube, "demo", "interviews", "limit")
         yield here
     finally:

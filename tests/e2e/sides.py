@@ -19,11 +19,13 @@ MONEY = re.compile(r"cost|budget|usd|\$", re.IGNORECASE)
 
 
 def post(house: House, url: str, key: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """POST from inside the cluster; status and JSON body. Patient: beside other tests an answer may take seconds."""
+    """POST from inside the cluster; status and JSON body. Patient: beside other tests an answer may take seconds,
+    and a gateway or ledger that a journey has killed some more to listen again (`retries` are of connecting, 31 s)."""
     script = """
 import json, sys, httpx
 headers = {"Authorization": "Bearer " + sys.stdin.readline().strip()}
-answer = httpx.post(sys.argv[1], headers=headers, json=json.loads(sys.argv[2]), timeout=60)
+with httpx.Client(transport=httpx.HTTPTransport(retries=6), timeout=60) as client:
+    answer = client.post(sys.argv[1], headers=headers, json=json.loads(sys.argv[2]))
 print(json.dumps({"status": answer.status_code, "body": answer.json()}))
 """
     inside = ["-n", NAMESPACE, "exec", "-i", "deploy/talktime-console", "--", "python", "-c", script]
@@ -37,7 +39,8 @@ def ledger_session(house: House, session: str) -> dict[str, Any]:
 import os, pathlib, sys, httpx
 token = pathlib.Path(os.environ.get("TALKTIME_TOKEN_FILE", "/var/run/secrets/talktime/token")).read_text().strip()
 headers = {"Authorization": "Bearer " + token}
-print(httpx.get(os.environ["TALKTIME_LEDGER_URL"] + "/v1/sessions/" + sys.argv[1], headers=headers, timeout=60).text)
+with httpx.Client(transport=httpx.HTTPTransport(retries=6), timeout=60) as client:
+    print(client.get(os.environ["TALKTIME_LEDGER_URL"] + "/v1/sessions/" + sys.argv[1], headers=headers).text)
 """
     inside = ["-n", NAMESPACE, "exec", "deploy/talktime-console", "--", "python", "-c", script]
     answer: dict[str, Any] = json.loads(house.kube(*inside, session))

@@ -97,7 +97,7 @@ def run_client(house: House, namespace: str, project: str) -> dict[str, Any]:
         now = str(house.kube.json(*inside, "get", "pod", "client")["status"]["phase"])
         return now if now in ("Succeeded", "Failed") else None
 
-    ended = eventually("the client is done", phase, 120, every=1)
+    ended = eventually("the client is done", phase, 300, every=1)
     said = house.kube(*inside, "logs", "client")
     assert ended == "Succeeded", said
     last: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
@@ -112,4 +112,4 @@ def settled(house: House, namespace: str, project: str) -> dict[str, Any]:
         over = status["sessions"]["open"] == 0 and Decimal(status["budget"]["posted"]) > 0
         return status if over and Decimal(status["budget"]["reserved"]) == 0 else None
 
-    return eventually("the session is over and its cost stands on the Project", counted, 90)
+    return eventually("the session is over and its cost stands on the Project", counted, 240)

@@ -149,7 +149,7 @@ def test_agents_that_were_there_before_roll_to_the_bundle(house: House, trusting
         volumes = house.kube.json("-n", "demo", "get", "deploy", trusting)["spec"]["template"]["spec"]["volumes"]
         return next((v["configMap"]["name"] for v in volumes if v["name"] == "ca"), None)
 
-    name = eventually("the operator gives the bundle to agents", mounted, 90, every=1)
+    name = eventually("the operator gives the bundle to agents", mounted, 240, every=1)
     assert name.startswith("interviews-ca-")
     house.kube("-n", "demo", "rollout", "status", f"deploy/{trusting}", "--timeout=180s")
 

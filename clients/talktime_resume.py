@@ -30,6 +30,8 @@ FIRST_SEC = 3.0
 EVERY_SEC = 2.0
 PATIENCE_SEC = 120.0
 LEAVE_SEC = 2.0
+ENTER_SEC = 15.0
+"""What the SDK gives one try; it makes three of them, and its server may be known to be sick after the first."""
 USELESS = frozenset({400, 401, 403, 404})
 
 
@@ -100,6 +102,7 @@ class Keeper:
         *,
         on_moved: Callable[[Any], Awaitable[None]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        enter_sec: float = ENTER_SEC,
     ) -> None:
         self._new_room = new_room
         self._url = url
@@ -107,6 +110,7 @@ class Keeper:
         self._token = ""
         self._on_moved = on_moved
         self._sleep = sleep
+        self._enter_sec = enter_sec
         self._asking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._moving = False
@@ -117,7 +121,7 @@ class Keeper:
     async def connect(self, server_url: str, token: str) -> None:
         """Into the interview, with what the front door answered; where that fails the front door is asked again.
 
-        Raises what ``Room.connect`` raised when the interview has ended meanwhile.
+        Raises what ``Room.connect`` raised (TimeoutError: nothing for 15 s) when the interview has ended meanwhile.
         """
         self._token = token
         try:
@@ -142,8 +146,27 @@ class Keeper:
         room.on("reconnecting", present(lambda: self._lost(FIRST_SEC)))
         room.on("reconnected", present(self._healed))
         room.on("disconnected", present(self._gone))
-        await room.connect(server_url, self._token)
+        await self._connected(room, server_url)
         self.room = room
+
+    async def _connected(self, room: Any, server_url: str) -> None:
+        """TimeoutError when it takes too long; one that comes late is hung up."""
+        entering = asyncio.ensure_future(room.connect(server_url, self._token))
+        try:
+            await asyncio.wait({entering}, timeout=self._enter_sec)
+        except asyncio.CancelledError:
+            entering.cancel()
+            raise
+        if not entering.done():
+
+            async def given_up() -> None:
+                with contextlib.suppress(Exception):
+                    await entering
+                    await leave(room)
+
+            self._keep(given_up())
+            raise TimeoutError(f"no connection to {server_url} within {self._enter_sec:.0f} s")
+        entering.result()
 
     def _over(self) -> None:
         self._stopped = True

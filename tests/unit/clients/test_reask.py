@@ -122,10 +122,12 @@ async def test_it_asks_again_without_a_network_until_its_patience_is_over(client
 class Room:
     """As much of a livekit Room as the helper touches."""
 
-    def __init__(self, *, hangs: bool = False, fails: bool = False) -> None:
+    def __init__(self, *, hangs: bool = False, fails: bool = False, opens: asyncio.Event | None = None) -> None:
         self.handlers: dict[str, Callable[..., None]] = {}
         self.did: list[Any] = []
+        self.left = asyncio.Event()
         self._hangs = hangs
+        self._opens = opens
         self._fails = fails
 
     def on(self, event: str, handler: Callable[..., None]) -> None:
@@ -133,6 +135,7 @@ class Room:
 
     async def disconnect(self) -> None:
         self.did.append("disconnect")
+        self.left.set()
         if self._hangs:
             await asyncio.Event().wait()
         self.handlers["disconnected"]()
@@ -140,6 +143,8 @@ class Room:
     async def connect(self, url: str, token: str) -> None:
         self.did.append((url, token))
         await asyncio.sleep(0)
+        if self._opens is not None:
+            await self._opens.wait()
         if self._fails:
             raise ConnectionError("no media")
 
@@ -189,6 +194,24 @@ async def test_who_cannot_enter_at_first_asks_again_and_is_not_called_moved(
     assert keeper.room is second
     assert (first.did, second.did, told) == ([A], [B], [])
     assert naps.slept == [2.0, 2.0]
+
+
+async def test_who_waits_at_a_door_that_does_not_open_asks_again_and_leaves_it_when_it_does(
+    client: ModuleType, door: Callable[..., Any]
+) -> None:
+    front, naps = await door(MOVED), Naps()
+    opens = asyncio.Event()
+    first, second = rooms = [Room(opens=opens), Room()]
+    to_be_made = iter(rooms)
+    keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, sleep=naps, enter_sec=0.05)
+    await keeper.connect(*A)
+    assert keeper.room is second
+    assert (first.did, second.did) == ([A], [B])
+    opens.set()
+    await asyncio.wait_for(first.left.wait(), 10)
+    assert keeper.room is second
+    assert (first.did, second.did) == ([A, "disconnect"], [B])
+    assert len(front.asked) == 1
 
 
 async def test_an_interview_that_ended_before_anybody_was_in_it_says_what_failed(

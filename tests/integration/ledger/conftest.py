@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import jwt
 import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import rsa
+from fastapi import FastAPI
 from talktime_ledger import wire
 from talktime_ledger.client import LedgerClient
 from talktime_ledger.migrate import migrate
@@ -238,6 +240,7 @@ class Stand:
     url: str
     database_url: str
     issuer: Issuer
+    app: FastAPI
     clients: list[LedgerClient] = field(default_factory=list)
 
     def client(self, subject: str, **options: Any) -> LedgerClient:
@@ -305,8 +308,9 @@ class Server:
     """A uvicorn server in this event loop."""
 
     def __init__(self, settings: Settings) -> None:
+        self.app = create_app(settings)
         config = uvicorn.Config(
-            create_app(settings),
+            self.app,
             host="127.0.0.1",
             port=settings.port,
             timeout_graceful_shutdown=1,
@@ -329,6 +333,13 @@ class Server:
             await self._task
 
 
+async def until_ready(url: str) -> None:
+    """It listens for connections before it listens to the database; until then it opens no stream."""
+    async with asyncio.timeout(60), httpx.AsyncClient(base_url=url, timeout=60) as http:
+        while (await http.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.02)
+
+
 def settings_for(database_url: str, issuer: Issuer, **more: Any) -> Settings:
     """Settings with quick background tasks."""
     defaults: dict[str, Any] = {
@@ -348,7 +359,8 @@ async def standing(settings: Settings, issuer: Issuer) -> AsyncIterator[Stand]:
     """A ledger with rate cards and one Project `study/limit` of 10 USD, 1 USD a session."""
     server = Server(settings)
     await server.start()
-    result = Stand(f"http://127.0.0.1:{settings.port}", settings.database_url, issuer)
+    result = Stand(f"http://127.0.0.1:{settings.port}", settings.database_url, issuer, server.app)
+    await until_ready(result.url)
     operator = result.client(OPERATOR)
     await operator.put_rate_card("mini", rate_card())
     await operator.put_rate_card("transcribe", rate_card("gpt-4o-mini-transcribe", TRANSCRIBE))

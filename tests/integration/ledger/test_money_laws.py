@@ -82,7 +82,7 @@ async def start(stand: Stand) -> tuple[uuid.UUID, LedgerClient, wire.Grant]:
 
 async def until_closed(stand: Stand, session_id: uuid.UUID) -> wire.Session:
     console = stand.client(CONSOLE)
-    for _ in range(200):
+    for _ in range(1200):
         session = await console.session(session_id)
         if session.state == "closed":
             return session
@@ -90,13 +90,22 @@ async def until_closed(stand: Stand, session_id: uuid.UUID) -> wire.Session:
     raise AssertionError("not swept")
 
 
+async def swept_again(stand: Stand) -> None:
+    """Returns when a whole round of the sweeper has begun and ended since."""
+    for _ in range(2):
+        (before,) = await stand.sql("SELECT alive_at FROM heartbeat")
+        async with asyncio.timeout(60):
+            while await stand.sql("SELECT alive_at FROM heartbeat") == [before]:  # noqa: ASYNC110 - the server sweeps
+                await asyncio.sleep(0.05)
+
+
 async def test_a_crashed_agent_is_swept_at_all_it_held_and_a_late_report_replaces_that(stand: Stand) -> None:
     session_id, agent, _ = await start(stand)
     grant = await agent.use(session_id, wire.Use(epoch=1, n=1, usages=(usage("a"),)))
-    await stand.backdate(session_id, 350)
-    await asyncio.sleep(0.5)
+    await stand.backdate(session_id, 310)
+    await swept_again(stand)
     assert (await stand.client(CONSOLE).session(session_id)).state == "open", "validity + 60 s is not over"
-    await stand.backdate(session_id, 20)
+    await stand.backdate(session_id, 1000)
     session = await until_closed(stand, session_id)
     assert session.close_reason == "swept"
     assert session.posted == Decimal("0.004") + grant.reserved
@@ -119,7 +128,7 @@ async def test_a_crashed_agent_is_swept_at_all_it_held_and_a_late_report_replace
 async def test_a_session_without_an_agent_costs_nothing(stand: Stand) -> None:
     request = opening()
     await stand.client(GATEWAY).open_session(request)
-    await stand.backdate(request.session_id, 400)
+    await stand.backdate(request.session_id, 1000)  # a sweeper that was held up gives its time to the sessions
     session = await until_closed(stand, request.session_id)
     assert (session.close_reason, session.posted, session.reserved) == ("no_agent", 0, 0)
     other = opening()
@@ -144,7 +153,7 @@ async def test_nobody_but_its_agent_closes_a_session_that_an_agent_holds(stand: 
 
 async def test_the_gateway_closing_a_vanished_agent_assumes_all_it_held(stand: Stand) -> None:
     session_id, _, grant = await start(stand)
-    await stand.backdate(session_id, 301)
+    await stand.backdate(session_id, 330)  # half of the sweeper's grace: room on both sides
     closed = await stand.client(GATEWAY).close(session_id, wire.Close(epoch=1, reason="agent_vanished"))
     assert closed.posted == grant.reserved == closed.costs[0].unmetered_usd
     again = await stand.client(GATEWAY).close(session_id, wire.Close(epoch=1, reason="room_vanished"))
@@ -225,7 +234,7 @@ async def test_project_soft_wraps_up_live_sessions_once_and_is_pushed(stand: Sta
     assert (await anext(stream)).event == "resync"
     for n in range(1, 7):
         await sessions[0][1].use(sessions[0][0], wire.Use(epoch=1, n=n, usages=(usage(f"a{n}", 1000),)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await anext(stream)).event == "limits"
     grants = [await sessions[1][1].use(sessions[1][0], wire.Use(epoch=1, n=n)) for n in (1, 2)]
     assert [grant.wrap_up for grant in grants] == [True, False]
@@ -291,7 +300,7 @@ async def test_pause_edit_and_deletion_reach_live_sessions_by_push_and_by_the_ne
     session_id, agent, _ = await start(stand)
     stream = aiter(agent.push("study", "limit"))
     assert (await anext(stream)).event == "resync"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await operator.put_project("study", "limit", project_push("9", generation=2))
         assert (await anext(stream)).event == "limits"
         await operator.put_project("study", "limit", project_push("9", paused=True, generation=3))

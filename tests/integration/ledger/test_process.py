@@ -8,6 +8,7 @@ import signal
 import sys
 from decimal import Decimal
 
+from fastapi import FastAPI
 from talktime_ledger import wire
 from talktime_ledger.client import LedgerClient
 
@@ -46,8 +47,8 @@ async def test_kill_9_between_commit_and_reply(database_url: str, issuer: Issuer
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     process = await serve(database_url, issuer, port)
-    stand = Stand(url, database_url, issuer)
-    patient = {"patience_sec": 60.0, "timeout_sec": 10.0}
+    stand = Stand(url, database_url, issuer, FastAPI())
+    patient = {"patience_sec": 300.0, "timeout_sec": 10.0}
     try:
         operator, gateway = stand.client(OPERATOR, **patient), stand.client(GATEWAY, **patient)
         agent = stand.client(agent_of("limit"), **patient)

@@ -216,6 +216,10 @@ class Census:
         present = of_epoch(dispatches, dispatch_metadata(room, session.epoch))
         if not needs_dispatch(present, now, self._redispatch_after):
             return False
+        fresh = await self._ledger.session(room)
+        if fresh.epoch != session.epoch or (fresh.attached_at is not None and not fresh.lost):
+            # Its agent came since the round began: a claim would fence it in the middle of its first word.
+            return False
         try:
             claimed = await self._ledger.claim(room, Claim(epoch=session.epoch + 1, reason="no_agent"))
         except (Conflict, Fenced, SessionClosed):

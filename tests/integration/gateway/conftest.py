@@ -82,7 +82,7 @@ class Node:
         return f"ws://127.0.0.1:{self.port}"
 
     def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20) as answer:
             return str(answer.read().decode())
 
     def node_id(self) -> str:
@@ -345,7 +345,8 @@ def gateway(ledger: FakeLedger, keys_dir: Path) -> Gateway:
             "directory_interval_sec": 0.05,
             "census_interval_sec": 3600,
             "key_burst": 1000,
-            "sfu_timeout_sec": 3,
+            "sfu_timeout_sec": 20,
+            "room_timeout_sec": 20,  # a busy node is no dead one
             **settings,
         }
         client = values.pop("client", None) or ledger.client()
@@ -366,7 +367,7 @@ async def _ready(http: httpx.AsyncClient) -> bool:
     return (await http.get("/readyz")).status_code == 200
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 90.0) -> None:
     """Wait for a condition; fails after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not await condition():

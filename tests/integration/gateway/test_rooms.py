@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -130,6 +131,7 @@ async def test_participant_seconds_reach_the_ledger_the_same_from_two_replicas(
     fast = FAST | {"join_timeout_sec": 60, "redispatch_after_sec": 60}
     async with gateway(**fast) as http, gateway(**fast):
         session_id, answer = await opened(http, ledger, as_)
+        began = time.monotonic()
         async with joined(answer):
 
             async def counted() -> bool:
@@ -138,15 +140,16 @@ async def test_participant_seconds_reach_the_ledger_the_same_from_two_replicas(
             await eventually(counted)
         (key,) = ledger.transport[session_id]
         assert key.startswith("participant-1/PA_")
-        assert ledger.transport[session_id][key] <= 5
+        assert ledger.transport[session_id][key] <= time.monotonic() - began + 1
 
 
 async def test_a_session_nobody_joins_is_closed_and_its_room_deleted(
     gateway: Any, ledger: Any, as_: Any, sfu: Rooms, eventually: Any
 ) -> None:
-    async with gateway(**FAST) as http:
+    async with gateway() as http:
         session_id, _ = await opened(http, ledger, as_)
         assert session_id in await sfu.names([session_id])
+    async with gateway(**FAST):
 
         async def closed() -> bool:
             return not ledger.open_ids() and not await sfu.names([session_id])
@@ -158,12 +161,13 @@ async def test_a_session_nobody_joins_is_closed_and_its_room_deleted(
 async def test_a_session_without_a_room_is_closed_unless_an_agent_has_it(
     gateway: Any, ledger: Any, as_: Any, sfu: Rooms, eventually: Any
 ) -> None:
-    async with gateway(**FAST) as http:
+    async with gateway() as http:
         lost, _ = await opened(http, ledger, as_)
         talking, _ = await opened(http, ledger, as_)
         ledger.sessions[talking]["attached_at"] = datetime.now(UTC).isoformat()
         for session_id in (lost, talking):
             await sfu.delete(session_id)
+    async with gateway(**FAST):
 
         async def closed() -> bool:
             return lost not in ledger.open_ids()
@@ -193,7 +197,8 @@ async def test_rooms_of_closed_sessions_go_and_others_stay(
 async def test_a_participant_without_an_agent_is_dispatched_again_once_for_two_replicas(
     gateway: Any, ledger: Any, as_: Any, sfu: Rooms, eventually: Any
 ) -> None:
-    async with gateway(**FAST) as http, gateway(**FAST):
+    patient = FAST | {"join_timeout_sec": 60}  # until the participant is in
+    async with gateway(**patient) as http, gateway(**patient):
         session_id, answer = await opened(http, ledger, as_)
         async with joined(answer):
 
@@ -201,23 +206,29 @@ async def test_a_participant_without_an_agent_is_dispatched_again_once_for_two_r
                 return bool(ledger.sessions[session_id]["epoch"] >= 3)
 
             await eventually(again)
-            dispatches = await sfu.dispatches(session_id)
-            assert len(dispatches) <= 1, "the old one is taken back first"
+
+            async def alone() -> bool:
+                """A replica may look between the other's claim and its dispatch: the next one takes back both."""
+                return len(await sfu.dispatches(session_id)) <= 1
+
+            await eventually(alone)
             assert session_id in ledger.open_ids(), "somebody is waiting: not a no-show"
             ledger.sessions[session_id]["attached_at"] = datetime.now(UTC).isoformat()
 
 
-async def test_missing_data_decides_nothing(gateway: Any, ledger: Any, as_: Any, seen_again: Any) -> None:
+async def test_missing_data_decides_nothing(gateway: Any, ledger: Any, as_: Any, eventually: Any) -> None:
     """Law 6: with the SFU or the ledger away, old unattended sessions stay open."""
-    async with gateway(**FAST) as http:
+    async with gateway() as http:
         session_id, _ = await opened(http, ledger, as_)
-        ledger.pools[0]["internalURL"] = "ws://127.0.0.1:9"
-        await seen_again(ledger)
-        old = datetime.now(UTC) - timedelta(hours=1)
-        ledger.sessions[session_id]["opened_at"] = old.isoformat()
-        failures = 'talktime_gateway_census_failures_total{of="eu"}'
-        while failures not in (await http.get("/metrics")).text:
-            await seen_again(ledger)
+    ledger.pools[0]["internalURL"] = "ws://127.0.0.1:9"
+    old = datetime.now(UTC) - timedelta(hours=1)
+    ledger.sessions[session_id]["opened_at"] = old.isoformat()
+    async with gateway(**FAST) as http:
+
+        async def failed() -> bool:
+            return 'talktime_gateway_census_failures_total{of="eu"}' in (await http.get("/metrics")).text
+
+        await eventually(failed)
         assert ledger.open_ids() == [session_id]
 
 
@@ -233,7 +244,7 @@ async def test_rooms_spread_over_nodes_and_a_dead_node_is_passed_over(
             for n, node in enumerate((first, second))
         ],
     }
-    async with gateway(sfu_timeout_sec=8) as http:
+    async with gateway(room_timeout_sec=5) as http:
         for _ in range(4):
             await opened(http, ledger, as_)
         assert (first.rooms(), second.rooms()) == (2, 2)

@@ -4,8 +4,11 @@ import json
 import re
 from typing import Any
 
+import aiohttp
 import jwt
 import pytest
+from talktime_gateway.rooms import Rooms
+from talktime_gateway.tokens import SfuKeys
 
 TOKEN = "/v1/projects/team/study/token"
 TICKETS = "/v1/projects/team/study/tickets"
@@ -25,8 +28,7 @@ async def ticket(http: Any, as_: Any, **body: Any) -> str:
 
 
 async def test_a_stock_client_gets_a_room_and_a_token(gateway: Any, ledger: Any, node: Any, as_: Any) -> None:
-    async with gateway() as http:
-        before = node.rooms()
+    async with gateway() as http, aiohttp.ClientSession() as asking:
         answer = await http.post(TOKEN, headers=as_.server, json={})
         assert answer.status_code == 201
         assert set(answer.json()) == {"server_url", "participant_token"}
@@ -34,7 +36,7 @@ async def test_a_stock_client_gets_a_room_and_a_token(gateway: Any, ledger: Any,
         assert answer.headers["cache-control"] == "no-store"
         (session_id,) = ledger.open_ids()
         assert claims(answer.json()["participant_token"])["video"]["room"] == session_id
-        assert node.rooms() == before + 1
+        assert await Rooms(asking, node.url, SfuKeys("APItest", SECRET)).names([session_id]) == {session_id}
 
 
 async def test_an_empty_body_and_nulls_are_no_fields(gateway: Any, as_: Any) -> None:
@@ -145,10 +147,10 @@ async def test_a_deleted_project_is_gone(gateway: Any, ledger: Any, as_: Any) ->
 
 
 async def test_too_many_requests_with_one_key(gateway: Any, as_: Any) -> None:
-    async with gateway(key_burst=2, key_rate_per_sec=0.5) as http:
+    async with gateway(key_burst=2, key_rate_per_sec=0.001) as http:
         codes = [(await http.post(TOKEN, headers=as_.server, json={})) for _ in range(3)]
         assert [answer.status_code for answer in codes] == [201, 201, 429]
-        assert codes[2].headers["retry-after"] == "2"
+        assert 700 < int(codes[2].headers["retry-after"]) <= 1000  # less what the three have taken
 
 
 def nodes(**states: str) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ async def test_an_interview_is_reserved_for_opened_and_released_when_nobody_come
     gateway: Any, real_ledger: Any, operator: Any, as_: Any, eventually: Any
 ) -> None:
     await operator.put_project("it", "noshow", push())
-    async with gateway(client=real_ledger.client("gateway"), **FAST) as http:
+    async with gateway(client=real_ledger.client("gateway")) as http:  # whose rounds close nothing yet
         answer = await http.post("/v1/projects/it/noshow/token", headers=as_.of(SERVER_KEY), json={})
         assert answer.status_code == 201, answer.text
         held = (await operator.project("it", "noshow")).budget
@@ -87,6 +87,7 @@ async def test_an_interview_is_reserved_for_opened_and_released_when_nobody_come
         assert held.available == Decimal(10) - held.reserved
         status = await http.get(f"/v1/sessions/{session_of(answer)}", headers=as_.of(SERVER_KEY))
         assert (status.json()["state"], status.json()["media"]["pool"]) == ("open", "eu")
+    async with gateway(client=real_ledger.client("gateway"), **FAST) as http:
 
         async def released() -> bool:
             budget = (await operator.project("it", "noshow")).budget
@@ -158,7 +159,8 @@ async def test_a_waiting_participant_is_dispatched_again_and_costs_nothing_meanw
     await operator.put_project("it", "waiting", push())
     ledger = real_ledger.client("gateway")
     agent = real_ledger.client("system:serviceaccount:it:talktime-agent-waiting")
-    async with gateway(client=ledger, **FAST) as http, agent:
+    patient = FAST | {"join_timeout_sec": 60}  # until the participant is in
+    async with gateway(client=ledger, **patient) as http, agent:
         answer = await http.post("/v1/projects/it/waiting/token", headers=as_.of(SERVER_KEY), json={})
         session_id = session_of(answer)
         room = rtc.Room()

@@ -53,12 +53,12 @@ def connects(enter: list[str]) -> bool:
 
 
 def test_packets_to_the_ledger_vanish_until_it_is_mended() -> None:
-    serve = f"import socket, time; s = socket.create_server(('{LEDGER}', 8080)); time.sleep(60)"
+    serve = f"import socket, time; s = socket.create_server(('{LEDGER}', 8080)); time.sleep(600)"
     with network() as enter, network() as elsewhere:
         servers = [subprocess.Popen([*where, sys.executable, "-c", serve]) for where in (enter, elsewhere)]
-        process = subprocess.Popen([*enter, "sleep", "60"])
+        process = subprocess.Popen([*enter, "sleep", "600"])
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not (connects(enter) and connects(elsewhere)):
                 assert time.monotonic() < deadline, "the servers did not start"
             victim = Victim("session", process.pid, Path("/nowhere"), "uid")

@@ -27,6 +27,7 @@ from tests.integration.ledger.conftest import (
     project_push,
     rate_card,
     settings_for,
+    until_ready,
 )
 
 
@@ -109,7 +110,8 @@ async def stand(postgres: Postgres, issuer: Issuer) -> AsyncIterator[Stand]:
     settings = settings_for(f"{postgres.dsn}/ledger", issuer)
     server = Server(settings)
     await server.start()
-    result = Stand(f"http://127.0.0.1:{settings.port}", settings.database_url, issuer)
+    result = Stand(f"http://127.0.0.1:{settings.port}", settings.database_url, issuer, server.app)
+    await until_ready(result.url)
     operator = result.client(OPERATOR)
     await operator.put_rate_card("mini", rate_card())
     await operator.put_rate_card("transcribe", rate_card("gpt-4o-mini-transcribe", TRANSCRIBE))

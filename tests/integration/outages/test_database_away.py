@@ -59,7 +59,7 @@ async def keys(stand: Stand, session_id: str) -> Counter[str]:
     return Counter(row["key"] for row in rows)
 
 
-async def until_posted(talk: Talk, seconds: float = 20) -> None:
+async def until_posted(talk: Talk, seconds: float = 120) -> None:
     """The ledger answers again and has everything."""
     async with asyncio.timeout(seconds):
         while not talk.charger.reachable or talk.till.owes:  # noqa: ASYNC110 - it comes over HTTP
@@ -79,17 +79,21 @@ async def test_sessions_go_on_and_every_usage_is_posted_once(
     await asyncio.sleep(3)
     heard = [len(talk.answered_at) for talk in talks]
     (postgres.freeze if how == "freezes" else postgres.crash)()
-    await asyncio.sleep(7)
+    async with asyncio.timeout(60):  # nobody waits for the ledger, which nobody reaches: on they talk
+        while any(
+            talk.charger.reachable or len(talk.answered_at) < before + 5
+            for talk, before in zip(talks, heard, strict=True)
+        ):
+            assert not any(talk.ended.done() for talk in talks)
+            await asyncio.sleep(0.1)
     killed = talks.pop()
     killed.killed()
     opened = dict(killed.till.account.holds)
-    assert all(not talk.charger.reachable for talk in talks)
     assert await replay(stand.client(agent_of("limit"), patience_sec=0.5), tmp_path) == []
     (postgres.thaw if how == "freezes" else postgres.start)()
-    for talk, before in zip(talks, heard, strict=False):
+    for talk in talks:
         await until_posted(talk)
         assert not talk.ended.done()
-        assert len(talk.answered_at) - before >= 5, "nobody waited for the ledger"
     # The job died meanwhile: its spool is replayed, and once more as if the first time had not been noticed.
     copy = killed.spool.path.read_bytes()
     for _ in range(2):
@@ -119,12 +123,12 @@ async def test_terminate_ends_in_an_outage_and_the_books_are_right_afterwards(
     talk = await interview(stand, agent, tmp_path, on_outage=OnLedgerOutage.TERMINATE)
     await asyncio.sleep(2)
     postgres.crash()
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         assert await talk.ended == "ledger_outage"
     assert talk.till.valid
     assert not await talk.leave()
     postgres.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await replay(agent, tmp_path) != [talk.session_id]:  # noqa: ASYNC110 - it comes over HTTP
             await asyncio.sleep(0.2)
     assert await keys(stand, talk.session_id) == Counter(talk.billed)
@@ -138,9 +142,11 @@ async def test_a_fenced_agent_posts_what_it_billed_and_the_session_goes_on_with_
 ) -> None:
     agent = stand.client(agent_of("limit"))
     talk = await interview(stand, agent, tmp_path)
-    await asyncio.sleep(2.6)
+    async with asyncio.timeout(60):
+        while not talk.billed:  # noqa: ASYNC110 - real time
+            await asyncio.sleep(0.1)
     await stand.client(GATEWAY).claim(talk.session_id, Claim(epoch=2, reason="test"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await talk.ended == "fenced"
     assert talk.till.account.fenced
     spoken = len(talk.answered_at)

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,6 +29,10 @@ INSTRUCTIONS = (
     "listen, and follow up on what the person said. Never judge, never give advice, and stay with the topic. "
     "Speak plainly and in a friendly voice; when the person is silent, wait for a moment before you ask again."
 )
+
+
+LONG = " and so on, ".join(["a long story"] * 60)
+"""Nearly a minute of speech: also a machine that does other things interrupts in the middle of it."""
 
 
 @dataclass
@@ -82,8 +87,13 @@ def simulator() -> Iterator[Simulator]:
 
 @pytest.fixture(autouse=True)
 def clean(request: pytest.FixtureRequest) -> None:
+    """An empty bill. The server writes a session's last record when its client is gone: that is waited for."""
     if "simulator" in request.fixturenames:
         server: Simulator = request.getfixturevalue("simulator")
+        deadline = time.monotonic() + 60
+        while json.loads(server.text("/healthz"))["sessions"]:
+            assert time.monotonic() < deadline, "a client of the test before is still there"
+            time.sleep(0.02)
         server.send("DELETE", "/truth")
         server.send("DELETE", "/faults")
 
@@ -103,7 +113,7 @@ class Client:
     def usages(self) -> list[dict[str, Any]]:
         return [event["response"]["usage"] for event in self.of("response.done")]
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
         for _ in range(int(seconds / 0.02)):
             if condition():
                 return

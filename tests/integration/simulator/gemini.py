@@ -96,7 +96,7 @@ class LiveClient:
                 ended, fresh = ended + 1, True
         return [last[turn] for turn in sorted(last)]
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
         for _ in range(int(seconds / 0.02)):
             if condition():
                 return

@@ -39,7 +39,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def told(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
-    message = await socket.receive(timeout=10)
+    message = await socket.receive(timeout=60)
     assert message.type is aiohttp.WSMsgType.BINARY, message
     return dict(json.loads(message.data))
 
@@ -85,7 +85,7 @@ async def test_what_it_does_not_take_closes_the_connection(
     async with http.ws_connect(url(simulator)) as socket:
         for text in sent:
             await socket.send_str(text)
-        while (await socket.receive(timeout=10)).type is aiohttp.WSMsgType.BINARY:
+        while (await socket.receive(timeout=60)).type is aiohttp.WSMsgType.BINARY:
             pass
         assert socket.close_code == code
     assert simulator.lines("/truth") == []

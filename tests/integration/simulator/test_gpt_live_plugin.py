@@ -36,7 +36,7 @@ class Talk:
         return [event for event in self.events if event["type"] == kind]
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
-        for _ in range(1000):
+        for _ in range(3000):
             if condition():
                 return
             await asyncio.sleep(0.02)
@@ -92,26 +92,33 @@ async def test_time_is_billed_from_start_to_close_whoever_speaks(
     talk.session.append_commentary("Greet the participant.")
     await talk.until(lambda: loud(talk.heard) > 5, "greeting")
     talk.session.push_audio(rtc.AudioFrame(speech[0] + bytes(48_000), 24_000, 1, len(speech[0]) // 2 + 24_000))
-    await talk.until(lambda: len(talk.of("session.input_transcript.delta")) == 1, "transcript")
-    await talk.until(lambda: len(talk.of("session.output_transcript.delta")) == 2, "answer")
+    await talk.until(lambda: len(talk.of("session.input_transcript.delta")) >= 1, "transcript")
+    await talk.until(lambda: len(talk.of("session.output_transcript.delta")) >= 2, "answer")
     await talk.until(lambda: len(talk.of("session.usage.updated")) >= 2, "usage")
     await talk.session.aclose()
 
     told = [event["usage"]["seconds"] for event in talk.events if "usage" in event]
     assert told == sorted(told)
+    # Written when both sides have closed, and the client has not waited for the server's.
+    await talk.until(lambda: bool(simulator.lines("/truth")), "bill")
     (record,) = simulator.lines("/truth")
     assert record["meters"] == {"active_seconds": ceil(told[-1])}
     assert (record["delivered"], record["model"], record["response_id"]) == (True, "gpt-live-1", "session")
     assert sum(metric.session_duration or 0 for metric in talk.metrics) == pytest.approx(told[-1])
-    # The clock is the stream's, silence included; what was still on its way is billed, too.
+    # The clock is the stream's, silence included; what was still on its way is billed, too (the frame that the end came
+    # into is not).
+    kinds = [event["type"] for event in talk.events]
+    at = kinds.index("session.usage.updated")
+    assert kinds[:at].count("session.output_audio.delta") == 10 * told[0]
     streamed = sum(frame.samples_per_channel for frame in talk.heard) / 24_000
-    assert told[-1] / 2 < streamed <= told[-1] + 0.001
+    assert 0 < streamed <= told[-1] + 0.101
 
 
 async def test_a_drop_leaves_time_that_nobody_was_told_of(simulator: Simulator, connect: Connect) -> None:
     simulator.send("POST", "/faults", {"fault": "drop_socket", "seconds": 7})
     talk = await connect()
-    await talk.until(lambda: len(talk.of("session.started")) == 2, "second session")
+    await talk.until(lambda: len(talk.of("session.started")) >= 2, "second session")
+    await talk.until(lambda: bool(simulator.lines("/truth")), "bill")
     record = simulator.lines("/truth")[0]
     assert record["meters"] == {"active_seconds": 7}
     assert record["delivered"] is False

@@ -237,16 +237,26 @@ class Talk:
             part = samples[start : start + step]
             self.session.push_audio(rtc.AudioFrame(part.tobytes(), RATE, 1, len(part)))
 
-    async def until_answered(self, answers: int, most_seconds: float = 60) -> None:
+    async def until_heard(self, most_seconds: float = 60) -> None:
+        """What is said between an answer's bill and the grant that renews it is heard by nobody."""
+        async with asyncio.timeout(most_seconds):
+            while not self.budget.hears() and not self.budget.ended.done():  # noqa: ASYNC110 - the ledger's answer
+                await asyncio.sleep(0.02)
+
+    async def until_answered(self, answers: int, most_seconds: float = 120) -> None:
         async with asyncio.timeout(most_seconds):
             while self.answered < answers and not self.budget.ended.done():  # noqa: ASYNC110 - the provider's socket
                 await asyncio.sleep(0.02)
 
-    async def turn(self) -> None:
-        """The user says something and is answered, or the session ends. What is not heard is said again."""
+    async def turn(self, patience_sec: float = 90) -> None:
+        """The user says something and is answered, or the session ends; or nobody answers, for so long.
+
+        Where a connection may end under what is said, the caller says it again after a shorter patience.
+        """
         before = self.answered
+        await self.until_heard()
         self.say()
-        deaf_until = time.monotonic() + 15
+        deaf_until = time.monotonic() + patience_sec
         while self.answered == before and not self.budget.ended.done() and time.monotonic() < deaf_until:
             await asyncio.sleep(0.05)
             if not self.budget.busy and not self.budget.till.account.holds:

@@ -94,7 +94,7 @@ async def test_a_connection_that_is_told_to_go_finishes_its_answer(simulator: Li
         # Told 8 s after its first answer, with 8 s left, in the middle of whatever is being said then.
         simulator.send("POST", "/faults", {"fault": "go_away", "seconds": 8})
         for _ in range(60):
-            await talk.turn()
+            await talk.turn(patience_sec=15)
             if len(talk.connections) == 2:
                 break
     assert difference(desk, simulator) == {}
@@ -110,12 +110,13 @@ async def test_a_lost_connection_is_inside_its_bound(simulator: LiveSimulator, t
     async with talking(desk, simulator.tls_url, tmp_path) as talk:
         await talk.turn()
         simulator.send("POST", "/faults", {"fault": "drop_socket", "seconds": 0.2})
+        await talk.until_heard()
         talk.say()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while all(row["delivered"] for row in simulator.lines("/truth")):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.1)
         while len(talk.connections) == 1:
-            await talk.turn()
+            await talk.turn(patience_sec=15)
     assert difference(desk, simulator) == {}
     lost = [row for row in simulator.lines("/truth") if not row["delivered"]]
     assert len(lost) == 1
@@ -284,8 +285,13 @@ async def test_an_interview_wraps_up_once_says_goodbye_and_stays_under_its_limit
             if budget.ended.done():
                 break
             await talk.turn()
-            # A pause, as between people: the wrap-up is given in one.
-            await asyncio.sleep(0.2 if interview._wrap_up is None or interview._wrapped_up else 3)
+            await asyncio.sleep(0.2)
+            # A pause, as between people, as long as it takes: the wrap-up is given in one.
+            async with asyncio.timeout(60):
+                while interview._wrap_up and not (interview._wrapped_up or budget.ended.done()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+                while interview._wrap_up and budget.busy and not budget.ended.done():  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
         reason = budget.ended.result()
         spoken = len(speaker.played)
         await interview._finish(reason)

@@ -76,7 +76,7 @@ async def test_a_worker_is_ready_once_livekit_has_registered_it_and_stays_so(
     worker.on("worker_registered", lambda *_: registered.set())
     running = asyncio.create_task(worker.run())
     try:
-        async with aiohttp.ClientSession() as http, asyncio.timeout(60):
+        async with aiohttp.ClientSession() as http, asyncio.timeout(180):
 
             async def status() -> int:
                 async with http.get(f"http://127.0.0.1:{chosen.http_port}/") as answer:

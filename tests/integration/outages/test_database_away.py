@@ -143,7 +143,7 @@ async def test_a_fenced_agent_posts_what_it_billed_and_the_session_goes_on_with_
     agent = stand.client(agent_of("limit"))
     talk = await interview(stand, agent, tmp_path)
     async with asyncio.timeout(60):
-        while not talk.billed:  # noqa: ASYNC110 - real time
+        while not talk.billed or talk.till.owes:  # noqa: ASYNC110 - real time
             await asyncio.sleep(0.1)
     await stand.client(GATEWAY).claim(talk.session_id, Claim(epoch=2, reason="test"))
     async with asyncio.timeout(60):

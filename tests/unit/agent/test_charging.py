@@ -237,6 +237,12 @@ async def test_while_the_ledger_is_away_validity_runs_from_the_last_answered_req
     assert till.expired
 
 
+async def as_far_as_it_goes() -> None:
+    """Turns of the loop, not time: a machine that stops us for 10 ms gives nobody else a turn in them."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
 async def test_a_shrunk_grant_is_not_asked_for_again_at_once_but_usage_is_posted_at_once(
     till: Till, time: Time
 ) -> None:
@@ -255,7 +261,7 @@ async def test_a_shrunk_grant_is_not_asked_for_again_at_once_but_usage_is_posted
     async def uses_after(kick: bool = True) -> int:
         if kick:
             charging.kick()
-        await asyncio.sleep(0.01)
+        await as_far_as_it_goes()
         return len(ledger.uses)
 
     assert await uses_after() == 1
@@ -274,7 +280,7 @@ async def test_a_renewal_that_came_too_soon_is_made_later(till: Till, time: Time
     await charging.flush()
     time.now += 0.99
     running = asyncio.create_task(charging.run())
-    assert await charging.renewed(0.5)
+    assert await charging.renewed(60)
     assert len(ledger.uses) == 2
     running.cancel()
 
@@ -284,7 +290,7 @@ async def test_a_refusal_ends_the_charging(till: Till, time: Time, error: Except
     reasons: list[str] = []
     charging = charger(till, Ledger(error), time, reasons.append)
     charging.kick()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await charging.run()
     assert reasons == [reason]
 
@@ -306,7 +312,7 @@ async def test_waiting_for_quiet_ends_at_once_or_at_its_limit() -> None:
     open_ones = {"r1"}
     quiet = Quiet(lambda: not open_ones)
     assert not await quiet(0.01)
-    waiting = asyncio.create_task(quiet(5))
+    waiting = asyncio.create_task(quiet(60))
     await asyncio.sleep(0)
     open_ones.clear()
     quiet.changed()
@@ -336,7 +342,7 @@ async def test_a_turn_is_answered_when_it_is_paid_for(decisions: list[Decision],
     heard: list[str] = []
     taking = turns(Money(*decisions), heard)
     taking.respond()
-    await asyncio.sleep(0.01)
+    await as_far_as_it_goes()
     assert heard == said
 
 
@@ -346,11 +352,11 @@ async def test_nothing_is_answered_while_shut() -> None:
     taking.respond()
     taking.shut()
     taking.respond()
-    await asyncio.sleep(0.01)
+    await as_far_as_it_goes()
     assert heard == []
     taking.open()
     taking.respond()
-    await asyncio.sleep(0.01)
+    await as_far_as_it_goes()
     assert heard == ["answer"]
 
 
@@ -359,5 +365,5 @@ async def test_the_newest_turn_wins() -> None:
     taking = turns(Money(YES), heard)
     taking.respond()
     taking.respond()
-    await asyncio.sleep(0.01)
+    await as_far_as_it_goes()
     assert heard == ["answer"]

@@ -109,7 +109,7 @@ async def test_every_turn_is_kept_with_what_came_before_and_failures_are_repeate
     memory.on_item(llm.ChatMessage(role="user", content=[" Hello "]))
     memory.on_item(llm.ChatMessage(role="system", content=["not said"]))
     memory.said("assistant", "  ")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(ledger.kept) < 2:
             ledger.asked.clear()
             await ledger.asked.wait()

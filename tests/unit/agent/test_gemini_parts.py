@@ -236,7 +236,7 @@ async def test_a_go_away_waits_for_the_answer_that_is_being_given() -> None:
         assert made._kept
         made._note({"output": False, "turnComplete": False, "usageMetadata": {}})
         assert made._leaving is not None
-        await asyncio.wait_for(made._leaving, 5)
+        await asyncio.wait_for(made._leaving, 60)
         assert made._session_should_close.is_set()
     finally:
         await made.aclose()
@@ -248,7 +248,7 @@ async def test_a_go_away_without_time_is_followed_at_once() -> None:
         made._note({"output": True, "turnComplete": False})
         made._handle_go_away(types.LiveServerGoAway(time_left="1s"))
         assert made._leaving is not None
-        await asyncio.wait_for(made._leaving, 5)
+        await asyncio.wait_for(made._leaving, 60)
         assert made._session_should_close.is_set()
     finally:
         await made.aclose()

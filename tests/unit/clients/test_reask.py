@@ -203,12 +203,12 @@ async def test_who_waits_at_a_door_that_does_not_open_asks_again_and_leaves_it_w
     opens = asyncio.Event()
     first, second = rooms = [Room(opens=opens), Room()]
     to_be_made = iter(rooms)
-    keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, sleep=naps, enter_sec=0.05)
+    keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, sleep=naps, enter_sec=0.5)
     await keeper.connect(*A)
     assert keeper.room is second
     assert (first.did, second.did) == ([A], [B])
     opens.set()
-    await asyncio.wait_for(first.left.wait(), 10)
+    await asyncio.wait_for(first.left.wait(), 60)
     assert keeper.room is second
     assert (first.did, second.did) == ([A, "disconnect"], [B])
     assert len(front.asked) == 1
@@ -251,7 +251,7 @@ async def test_who_hangs_up_on_the_way_is_not_brought_back(
     keeper = client.Keeper(new_room, front.url, {}, on_moved=on_moved, sleep=nap)
     await keeper.connect(*A)
     first.handlers["reconnecting"]()
-    await asyncio.wait_for(keeper.ended, 10)
+    await asyncio.wait_for(keeper.ended, 60)
     await asyncio.gather(*hanging_up)
     await asyncio.sleep(0.05)
     assert moved == []
@@ -274,7 +274,7 @@ async def test_where_it_could_not_be_told_it_asks_again(client: ModuleType, door
     keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, on_moved=on_moved, sleep=naps)
     await keeper.connect(*A)
     rooms[0].handlers["disconnected"]()
-    await asyncio.wait_for(done.wait(), 10)
+    await asyncio.wait_for(done.wait(), 60)
     assert told == rooms[1:]
     assert naps.slept == [0.0, 2.0]
 
@@ -295,7 +295,7 @@ async def test_the_end_of_the_interview_is_told(client: ModuleType, door: Callab
     keeper = client.Keeper(lambda: room, front.url, {})
     await keeper.connect(*A)
     room.handlers["disconnected"]()
-    await asyncio.wait_for(keeper.ended, 10)
+    await asyncio.wait_for(keeper.ended, 60)
     assert room.did == [A]
 
 

@@ -291,7 +291,7 @@ async def test_a_redis_whose_password_is_not_known_is_asked_without(world: World
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, httpx.AsyncClient() as client:
-        told = await Probe(client).ping(RedisAt(f"127.0.0.1:{port}"), 5)
+        told = await Probe(client).ping(RedisAt(f"127.0.0.1:{port}"), 60)
         assert told.answer.verdict("unknown") == expected
     async with httpx.AsyncClient() as client:
         assert (await Probe(client).ping(RedisAt(f"127.0.0.1:{port}"), 5)).answer is Answer.REFUSED

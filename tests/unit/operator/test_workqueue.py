@@ -21,7 +21,7 @@ async def running(queue: WorkQueue[str]):  # type: ignore[no-untyped-def]
 
 
 async def settle(queue: WorkQueue[str], finished: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while queue.finished < finished:  # noqa: ASYNC110 - a few turns of the loop, no event to wait for
             await asyncio.sleep(0)
 

@@ -220,7 +220,7 @@ def api_server_down(house: House) -> Iterator[None]:
         yield
     finally:
         lifecycle.restart(house.cluster, "kube-apiserver")
-        eventually("the API server answers", lambda: _answers(house), 60)
+        eventually("the API server answers", lambda: _answers(house), 180)
 
 
 def _answers(house: House) -> bool:
@@ -261,7 +261,7 @@ def reachable_again(house: House, watched: tuple[str, str] | None) -> None:
         eventually(
             "LedgerReachable is True again",
             lambda: house.condition(*watched, "LedgerReachable").get("status") == "True",
-            60,
+            180,
         )
 
 

@@ -71,12 +71,12 @@ def _opened(house: House, wanted: Round, before: set[str], held: Future[Held]) -
                 WHERE p.namespace = '{wanted.namespace}' AND p.name = '{wanted.project}' AND s.worker IS NOT NULL"""
 
     def all_there() -> list[str] | None:
-        if held.done():
-            held.result()
+        if held.done() and (error := held.exception()) is not None:
+            raise AssertionError(f"the participants of {wanted.project} are gone") from error
         found = [row["id"] for row in house.rows(query) if row["id"] not in before]
         return found if len(found) >= wanted.count else None
 
-    return eventually(f"{wanted.count} sessions of {wanted.project}", all_there, 120, every=1)
+    return eventually(f"{wanted.count} sessions of {wanted.project}", all_there, 300, every=1)
 
 
 def ordinary(project: str, count: int, seconds: float) -> Round:

@@ -144,7 +144,7 @@ def outages(
             victims.in_the_middle_of_a_response(chance.choice(live[projects.STEADY].victims))
             chronicle.add(_phase(house, phase, phases[phase], live[projects.STEADY]), tell)
     chronicle.keep(live)
-    interviews.closed(house, tuple(session for each in live.values() for session in each.sessions), 60)
+    interviews.closed(house, tuple(session for each in live.values() for session in each.sessions), 180)
 
 
 def replaced(house: House, cut: Victim) -> None:

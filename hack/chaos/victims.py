@@ -96,12 +96,12 @@ def pod_name(house: House, namespace: str, uid: str) -> str:
     raise LookupError(f"no pod {uid} in {namespace}")
 
 
-def serving(house: House, session: str, seconds: float = 60) -> Victim:
+def serving(house: House, session: str, seconds: float = 180) -> Victim:
     """The session's process once it is there."""
     return eventually(f"an agent serves {session}", lambda: find(house, session), seconds)
 
 
-def talking(victim: Victim, usages: int = 2, seconds: float = 90) -> None:
+def talking(victim: Victim, usages: int = 2, seconds: float = 180) -> None:
     """Waits until the interview is under way: the ledger has answered some of its usage."""
     eventually(f"{victim.session} is under way", lambda: victim.now().acked >= usages, seconds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,13 +44,28 @@ def run(*command: str, stdin: str | None = None) -> str:
     return done.stdout + done.stderr
 
 
+def until(work: Callable[[], str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            work()
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
 @pytest.fixture(scope="module")
 def kubectl(server_module: Any, kubeconfig: str) -> Kubectl:
     def ask(*arguments: str, stdin: str | None = None) -> str:
         return run(server_module.binary("kubectl"), "--kubeconfig", kubeconfig, *arguments, stdin=stdin)
 
     ask("apply", "--server-side", "-f", str(CHART / "crds"))
-    ask("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    ask("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+    for kind in ("projects", "sfupools", "ratecards"):  # established; what kubectl reads of it may be a moment older
+        until(lambda kind=kind: ask("get", f"{kind}.talktime.dev", "--all-namespaces"))
     for namespace in ("talktime", "demo", "research"):
         ask("create", "namespace", namespace)
     ask("label", "namespace", "talktime", "pod-security.kubernetes.io/warn=restricted")

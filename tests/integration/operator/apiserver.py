@@ -46,7 +46,7 @@ class ApiServer:
     def client(self, token: str = ADMIN_TOKEN) -> httpx.Client:
         context = ssl.create_default_context(cafile=str(self.ca_file))
         headers = {"Authorization": f"Bearer {token}"}
-        return httpx.Client(base_url=self.url, verify=context, headers=headers, timeout=20, trust_env=False)
+        return httpx.Client(base_url=self.url, verify=context, headers=headers, timeout=60, trust_env=False)
 
     def kubeconfig(self, path: Path, token: str = ADMIN_TOKEN) -> Path:
         """Complete in itself, so that another user can read it."""
@@ -157,7 +157,7 @@ def _etcd_has_no_fsync() -> bool:
 
 
 def _wait_ready(server: ApiServer, child: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         if child.poll() is not None:
             raise RuntimeError(f"kube-apiserver ended:\n{log.read_text()[-3000:]}")
@@ -166,7 +166,7 @@ def _wait_ready(server: ApiServer, child: subprocess.Popen[bytes], log: Path) ->
                 if client.get("/readyz").status_code == 200:
                     return
         time.sleep(0.2)
-    raise RuntimeError(f"kube-apiserver is not ready after 90 s:\n{log.read_text()[-3000:]}")
+    raise RuntimeError(f"kube-apiserver is not ready after 180 s:\n{log.read_text()[-3000:]}")
 
 
 def install_crds(server: ApiServer) -> None:
@@ -178,7 +178,7 @@ def install_crds(server: ApiServer) -> None:
             names.append(body["metadata"]["name"])
             answer = client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=body)
             assert answer.status_code in (201, 409), answer.text
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while names and time.monotonic() < deadline:
             crd = client.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{names[0]}").json()
             conditions = {c["type"]: c for c in (crd.get("status") or {}).get("conditions") or []}

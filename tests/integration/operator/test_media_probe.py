@@ -43,7 +43,7 @@ class Rounds:
         self._child = child
         self.seen: list[dict[str, Any]] = []
 
-    def until(self, true: Callable[[dict[str, Any]], bool], seconds: float = 40.0) -> dict[str, Any]:
+    def until(self, true: Callable[[dict[str, Any]], bool], seconds: float = 180.0) -> dict[str, Any]:
         """The first round that is so; those of it on are kept in `seen`."""
         deadline = time.monotonic() + seconds
         assert self._child.stdout is not None
@@ -85,5 +85,5 @@ def test_udp_that_is_dropped_while_http_answers_makes_the_node_sick_and_is_no_ro
 
 
 def _http_answers(net: Cable) -> bool:
-    ask = net.client.command("curl", "-sf", "-m", "3", "--noproxy", "*", f"http://{SERVER}:7880/")
+    ask = net.client.command("curl", "-sf", "-m", "30", "--noproxy", "*", f"http://{SERVER}:7880/")
     return subprocess.run(ask, capture_output=True, check=False).returncode == 0

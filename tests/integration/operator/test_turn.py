@@ -97,7 +97,7 @@ def test_audio_is_held_over_turn_tls_where_udp_is_dropped(net: Cable, tmp_path: 
     tokens = ",".join((token("one", "study"), token("two", "study"), token("looks", "elsewhere")))
     told = _said(net.client.command(*words, tokens, SERVER, str(tmp_path / "ca.crt"), CLIENT))
     assert told["url"] == f"turns:{NAME}:443?transport=tcp"
-    # A frame is 10 ms, they talk for 6 s; half of it would do to say that it is held.
+    # A frame is 10 ms: three seconds of it say that it is held.
     assert min(told["heard"].values()) > 300, told
     assert min(told["bytes"]) > 20_000, told
     assert told["kinds"] == [["RELAY", "TRANSPORT_TCP"]], told
@@ -119,9 +119,9 @@ def test_a_client_that_does_the_handshake_itself_is_heard_with_our_ca_and_not_wi
     words += ["-key", KEY, "-secret", SECRET, "-turn", turn["url"]]
     words += ["-turn-user", turn["username"], "-turn-password", turn["credential"]]
     (tmp_path / "other.crt").write_text(Authority.create("Somebody else's CA").pem)
-    joined, talked = _talk(net.client.command(*words), tmp_path / "ca.crt", "join 1 0\nhold 4\n")
+    joined, talked = _talk(net.client.command(*words), tmp_path / "ca.crt", "join 1 0\nhold 8\n")
     assert joined["failed"] == []
-    # 50 packets a second each way for 4 s.
+    # 50 packets a second each way for 8 s; a quarter of it would do.
     assert talked["received"] > 200, talked
     assert talked["silent"] == 0, talked
     (refused,) = _talk(net.client.command(*words), tmp_path / "other.crt", "join 1 0\n")
@@ -130,7 +130,7 @@ def test_a_client_that_does_the_handshake_itself_is_heard_with_our_ca_and_not_wi
 
 def _said(words: list[str]) -> dict[str, Any]:
     """The last line it printed."""
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -138,7 +138,7 @@ def _said(words: list[str]) -> dict[str, Any]:
 def _talk(words: list[str], ca: Path, commands: str) -> list[dict[str, Any]]:
     environment = {**os.environ, "SSL_CERT_FILE": str(ca), "SSL_CERT_DIR": "/nowhere"}
     done = subprocess.run(
-        words, input=commands, capture_output=True, text=True, timeout=120, check=False, env=environment
+        words, input=commands, capture_output=True, text=True, timeout=300, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -146,7 +146,7 @@ def _talk(words: list[str], ca: Path, commands: str) -> list[dict[str, Any]]:
 
 def _wait(net: Cable, log: Path) -> None:
     ask = net.client.command("curl", "-sf", "-m", "1", "--noproxy", "*", f"http://{SERVER}:7880/")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while subprocess.run(ask, capture_output=True, check=False).returncode != 0:
         assert time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.1)

@@ -59,12 +59,15 @@ def namespace(api: httpx.Client) -> str:
 
 
 RELEASE = "talktime"
-# In a pod the uid has no passwd entry; whoever asks for its name fails, and so it does here.
+# In a pod the uid has no passwd entry; whoever asks for its name fails, and so it does here. And a pool without nodes
+# is starting for the whole of a test: after the minute it really gets, a slow machine would be in the middle of one.
 NAMELESS = """
 import getpass, runpy
+from talktime_operator.pools import failover
 def getuser():
     raise KeyError("getpwuid(): uid not found")
 getpass.getuser = getuser
+failover.STARTUP_GRACE = 3600.0
 runpy.run_module("talktime_operator", run_name="__main__")
 """
 SUBJECT = f"system:serviceaccount:{RELEASE}:talktime-operator"
@@ -130,15 +133,16 @@ class OperatorProcess:
             "TALKTIME_AGENT_IMAGE": "talktime/agent:test",
             "TALKTIME_LISTEN_HOST": "127.0.0.1",
             "TALKTIME_LISTEN_PORT": str(port),
-            "TALKTIME_LEASE_DURATION": "4",
-            "TALKTIME_LEASE_RENEW_DEADLINE": "3",
+            # Long, so that a stalled machine ends no operator; one that was killed comes back under the same name.
+            "TALKTIME_LEASE_DURATION": "60",
+            "TALKTIME_LEASE_RENEW_DEADLINE": "50",
             "TALKTIME_LEASE_RETRY": "1",
             "TALKTIME_WORKER_POLL": "0.3",
             "TALKTIME_WORKER_STALE": "3",
             "TALKTIME_SCALE_DOWN_AFTER": "1",
             "TALKTIME_AMOUNTS_INTERVAL": "3",
             "TALKTIME_ACCESS_PROBE": "2",
-            "TALKTIME_LEDGER_GRACE": "4",
+            "TALKTIME_LEDGER_GRACE": "12",
             "TALKTIME_DRAIN_SETTLE": "2",
             "TALKTIME_KEYS_FOLLOW": "3",
         }
@@ -157,7 +161,7 @@ class OperatorProcess:
         assert self._child is not None
         self._child.send_signal(number)
         try:
-            return self._child.wait(20)
+            return self._child.wait(60)
         finally:
             self._child = None
 
@@ -168,7 +172,7 @@ class OperatorProcess:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def metrics(self) -> str:
-        return httpx.get(f"{self.url}/metrics", trust_env=False).text
+        return httpx.get(f"{self.url}/metrics", trust_env=False, timeout=60).text
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from tests.integration.operator.apiserver import free_port
+
 RELEASE = "talktime"
 GROUP = "/apis/talktime.dev/v1alpha1"
 OPERATOR = f"system:serviceaccount:{RELEASE}:talktime-operator"
@@ -24,7 +26,7 @@ MERGE = {"Content-Type": "application/merge-patch+json"}
 T = TypeVar("T")
 
 
-def until(what: Callable[[], T], seconds: float = 25.0) -> T:
+def until(what: Callable[[], T], seconds: float = 120.0) -> T:
     """The first truthy answer; fails with the last one."""
     deadline = time.monotonic() + seconds
     while True:
@@ -210,8 +212,7 @@ def test_a_project_and_its_pool_get_their_children(operator: Any, world: World, 
         "apiSecret": keys["api-secret"],
     }
     for slot in ("sfu-eu-0", "sfu-eu-1"):
-        node = world.get(f"/apis/apps/v1/namespaces/{RELEASE}/statefulsets/{slot}")
-        assert node is not None
+        node = until(lambda slot=slot: world.get(f"/apis/apps/v1/namespaces/{RELEASE}/statefulsets/{slot}"))
         assert node["spec"]["template"]["spec"]["hostNetwork"] is True
     for path in (
         f"/api/v1/namespaces/{world.namespace}/serviceaccounts/talktime-agent-study",
@@ -235,7 +236,7 @@ def test_a_project_and_its_pool_get_their_children(operator: Any, world: World, 
     assert until(lambda: ledger.pools.get(f"{RELEASE}/eu"))["publicURL"] == f"ws://sfu-eu.{RELEASE}.svc:7880"
     until(lambda: world.project().get("status", {}).get("budget", {}).get("amount") == "5.00")
     assert world.condition("PriceKnown")["status"] == "True"
-    assert world.condition("Ready")["reason"] == "AgentsNotReady"
+    until(lambda: world.condition("Ready").get("reason") == "AgentsNotReady")
     assert access["server-key"] not in operator.log.read_text()
 
 
@@ -253,7 +254,7 @@ def test_nothing_is_written_when_nothing_changed_nor_after_a_restart(
     restarted = time.time() + 1
     time.sleep(1)
     operator.start(TALKTIME_RESYNC="1")
-    until(lambda: "leader" in _readyz(operator))
+    until(lambda: _readyz(operator) == "leader")
     time.sleep(5)
     assert [w for w in writes(apiserver, restarted) if w != probes] == []
 
@@ -269,7 +270,7 @@ def _quiet(apiserver: Any) -> float:
 
 def _readyz(operator: Any) -> str:
     try:
-        return httpx.get(f"{operator.url}/readyz", trust_env=False).text
+        return httpx.get(f"{operator.url}/readyz", trust_env=False, timeout=30).text
     except httpx.HTTPError:
         return ""
 
@@ -282,7 +283,7 @@ def test_one_changed_state_is_one_write_and_one_event(operator: Any, world: Worl
     time.sleep(1)
     budget = ledger.status(f"{world.namespace}/study")["budget"]
     ledger.say(f"{world.namespace}/study", budget={**budget, "posted": "4.9", "available": "0.1", "state": "HardLimit"})
-    until(lambda: world.project()["status"]["budget"].get("state") == "HardLimit", 5)
+    until(lambda: world.project()["status"]["budget"].get("state") == "HardLimit")
     time.sleep(2)
     mine = [w for w in writes(apiserver, since) if not w.endswith("/secrets")]
     assert mine == [f"patch {GROUP}/namespaces/{world.namespace}/projects/study/status"]
@@ -301,14 +302,15 @@ def test_amounts_alone_are_written_rarely(operator: Any, world: World, ledger: A
     world.make_project()
     until(lambda: world.condition("BudgetAvailable").get("status") == "True")
     since = _quiet(apiserver)
+    began = time.monotonic()
     budget = ledger.status(f"{world.namespace}/study")["budget"]
     for cents in range(1, 31):
         posted = f"{cents / 100:.2f}"
         ledger.say(f"{world.namespace}/study", budget={**budget, "posted": posted})
         time.sleep(0.1)
-    until(lambda: world.project()["status"]["budget"]["posted"] == "0.30", 8)
+    until(lambda: world.project()["status"]["budget"]["posted"] == "0.30")
     mine = [w for w in writes(apiserver, since) if w.endswith("/study/status")]
-    assert 1 <= len(mine) <= 3  # an interval of 3 s in this test
+    assert 1 <= len(mine) <= 2 + (time.monotonic() - began) / 3  # an interval of 3 s in this test
 
 
 def test_agents_follow_sessions_and_busy_pods_stay(operator: Any, world: World, ledger: Any) -> None:
@@ -404,6 +406,13 @@ def test_deleting_a_project_tells_the_ledger_and_keeps_tokens_of_live_sessions(
     account = f"/api/v1/namespaces/{world.namespace}/serviceaccounts/talktime-agent-study"
     until(lambda: world.get(account) and ledger.projects.get(f"{world.namespace}/study"))
     world.make_pod("agent-live", running("127.7.1.1"))
+
+    def known() -> bool:
+        """The operator has seen the pod; deletion and pod come to it by two watches."""
+        agents = (world.project().get("status") or {}).get("agents") or {}
+        return str(agents.get("summary", "")).startswith("1/")
+
+    until(known)
     assert "finalizers" not in world.project()["metadata"]
     world.api.delete(f"{GROUP}/namespaces/{world.namespace}/projects/study").raise_for_status()
     until(lambda: f"{world.namespace}/study" in ledger.deleted)
@@ -466,13 +475,13 @@ def test_a_silent_ledger_is_said_and_changes_no_agent(operator: Any, world: Worl
     world.make_project(minReplicas=2)
     until(lambda: world.condition("LedgerReachable").get("status") == "True")
     ledger.refuse_all = True
-    until(lambda: world.condition("LedgerReachable").get("status") == "False", 40)
+    until(lambda: world.condition("LedgerReachable").get("status") == "False")
     # It answers, and refuses: that is another finding than silence.
-    assert world.condition("Ready")["reason"] == "LedgerFailing"
+    until(lambda: world.condition("Ready")["reason"] == "LedgerFailing")
     assert world.deployment()["spec"]["replicas"] == 2
     assert world.project()["status"]["budget"]["amount"] == "5.00"
     ledger.refuse_all = False
-    until(lambda: world.condition("LedgerReachable").get("status") == "True", 40)
+    until(lambda: world.condition("LedgerReachable").get("status") == "True")
 
 
 def test_a_pool_shows_its_nodes(operator: Any, world: World, ledger: Any) -> None:
@@ -558,13 +567,13 @@ def test_a_second_replica_waits_and_takes_over(
     folder = tmp_path / "second"
     folder.mkdir()
     second = type(operator)(apiserver, operator_token, ledger.url, folder, 0)
-    port = int(operator.url.rsplit(":", 1)[1]) + 1
+    port = free_port()
     second.url = f"http://127.0.0.1:{port}"
     second.start(TALKTIME_LISTEN_PORT=str(port), TALKTIME_POD_NAME="second")
     try:
-        until(lambda: "follower" in _readyz(second), 90)  # on a busy machine its imports alone take half a minute
+        until(lambda: "follower" in _readyz(second))  # on a busy machine its imports alone take half a minute
         operator.stop()
-        until(lambda: _readyz(second) == "leader", 30)
+        until(lambda: _readyz(second) == "leader")
         world.make_project()
         until(world.deployment)
     finally:

@@ -29,7 +29,7 @@ NOW = {"gracePeriodSeconds": 0}
 T = TypeVar("T")
 
 
-def until(what: Callable[[], T], seconds: float = 90.0) -> T:
+def until(what: Callable[[], T], seconds: float = 240.0) -> T:
     """The first truthy answer; fails with the last one."""
     deadline = time.monotonic() + seconds
     while True:
@@ -284,7 +284,7 @@ def test_scaling_down_removes_the_emptiest_node_and_not_the_highest(house: House
 def test_a_node_with_rooms_is_kept_until_its_deadline_and_the_rest_is_counted(
     house: House, ledger: Any, operator: Any
 ) -> None:
-    house.make_pool(replicas=2, drain={"deadline": "12s"})
+    house.make_pool(replicas=2, drain={"deadline": "25s"})
     house.holds(a=2, b=3)
     began = time.time()
     house.scale(1)
@@ -295,9 +295,9 @@ def test_a_node_with_rooms_is_kept_until_its_deadline_and_the_rest_is_counted(
     labels = f'{{namespace="{RELEASE}",node="sfu-eu-0-0",pool="eu"}}'
     metrics = dict(line.rsplit(" ", 1) for line in operator.metrics().splitlines() if not line.startswith("#"))
     assert float(metrics[f"talktime_sfu_node_sessions{labels}"]) == 2
-    assert 0 <= float(metrics[f"talktime_sfu_drain_remaining_seconds{labels}"]) <= 12
+    assert 0 <= float(metrics[f"talktime_sfu_drain_remaining_seconds{labels}"]) <= 25
     until(lambda: house.names() == ["sfu-eu-1-0"])
-    assert time.time() - began >= 10  # the mark's second is cut off, its deadline is not moved by that
+    assert time.time() - began >= 23  # the mark's second is cut off, its deadline is not moved by that
     assert house.cut() == [("sfu-eu-0-0", 2, 30)]
     until(lambda: house.status().get("lastDrain", {}).get("moved") == 2)
     assert "DrainDeadlinePassed" in house.events()
@@ -410,7 +410,7 @@ def test_a_changed_configuration_rolls_node_by_node_and_cuts_nobody(house: House
         templates = {p["metadata"]["annotations"]["talktime.dev/template"] for p in pods}
         return len(pods) == 3 and not templates & set(before.values())
 
-    until(rolled, 120)
+    until(rolled, 400)
     until(lambda: house.status().get("nodesSummary") == "3/3")
     assert house.most_draining == 1
     assert house.fewest_ready >= 2
@@ -426,9 +426,10 @@ def test_a_restarted_operator_goes_on_where_the_last_one_was(house: House, opera
     deadline = house.node("sfu-eu-0-0")["drainDeadline"]
     operator.stop(9)
     operator.start()
-    house.rooms["sfu-eu-0-0"] = 0
-    until(lambda: house.node("sfu-eu-0-0").get("rooms") == 0)
+    house.rooms["sfu-eu-0-0"] = 3
+    until(lambda: house.node("sfu-eu-0-0").get("rooms") == 3)  # the new one has looked
     assert house.node("sfu-eu-0-0")["drainDeadline"] == deadline
+    house.rooms["sfu-eu-0-0"] = 0
     until(lambda: house.names() == ["sfu-eu-1-0"])
 
 
@@ -467,8 +468,8 @@ class Vault:
 
     def nodes(self) -> list[set[str]]:
         """Key names in the file of each node."""
-        data = self.read("sfu-eu-keys")
         rings = [p["metadata"]["annotations"]["talktime.dev/keys"] for p in self._house.pods()]
+        data = self.read("sfu-eu-keys")  # last: a ring is there before its first pod is
         return [set(yaml.safe_load(data[f"ring-{ring}.yaml"])) for ring in rings]
 
 
@@ -507,7 +508,7 @@ def test_other_keys_cut_nobody_whoever_is_restarted_meanwhile(house: House, oper
         assert all(signs in ring for ring in vault.nodes())
         return house.condition("RotatingKeys").get("reason") == "MovingClients"
 
-    until(moved, 120)
+    until(moved, 400)
     new = vault.gateways()
     assert (new["apiKey"] != old, list(new["also"])) == (True, [old])
     assert vault.nodes() == [{old, new["apiKey"]}] * 2
@@ -515,7 +516,7 @@ def test_other_keys_cut_nobody_whoever_is_restarted_meanwhile(house: House, oper
     assert house.condition("RotatingKeys")["reason"] == "MovingClients"
     house.api.request("DELETE", f"{pods}/{agent['metadata']['name']}", json=NOW)
     until(lambda: house.condition("RotatingKeys").get("reason") == "RetiringKey")
-    until(lambda: house.condition("RotatingKeys").get("reason") == "KeysSettled", 120)
+    until(lambda: house.condition("RotatingKeys").get("reason") == "KeysSettled", 400)
     assert vault.nodes() == [{new["apiKey"]}] * 2
     until(lambda: "also" not in vault.gateways())
     assert house.cut() == []
@@ -531,7 +532,7 @@ def _key_of(vault: Vault) -> dict[str, Any]:
 
 
 def test_a_node_that_hangs_is_restarted_and_the_other_left_alone(house: House) -> None:
-    house.make_pool(replicas=2, health={"restartAfter": "5s"})
+    house.make_pool(replicas=2, health={"restartAfter": "20s"})
     house.holds(a=1, b=2)
     before = {p["metadata"]["name"]: p["metadata"]["uid"] for p in house.pods()}
     house.hung.add("sfu-eu-0-0")

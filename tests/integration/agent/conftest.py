@@ -57,6 +57,7 @@ MODEL = "gpt-realtime-2.1-mini"
 TRANSCRIBER = "gpt-4o-mini-transcribe"
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 OBSERVERS = tuple(f"observer-{number}" for number in range(1, 9))
+AGENT = "tt-research-study"
 KEY, SECRET = "devkey", "a-secret-of-thirty-two-characters-or-more"
 
 
@@ -382,17 +383,16 @@ class Stage:
 
     async def dispatch(self, session_id: str, epoch: int = 1) -> None:
         """The gateway's part: the room, with the agent's dispatch in it."""
+        agent = api.RoomAgentDispatch(agent_name=AGENT, metadata=json.dumps({"session": session_id, "epoch": epoch}))
         await self.livekit.room.create_room(
-            api.CreateRoomRequest(
-                name=session_id,
-                empty_timeout=60,
-                departure_timeout=60,
-                agents=[
-                    api.RoomAgentDispatch(
-                        agent_name="tt-research-study", metadata=json.dumps({"session": session_id, "epoch": epoch})
-                    )
-                ],
-            )
+            api.CreateRoomRequest(name=session_id, empty_timeout=60, departure_timeout=60, agents=[agent])
+        )
+
+    async def dispatch_into(self, session_id: str, epoch: int = 1) -> None:
+        """The gateway's part where somebody is in the room already: an agent that ends at once ends it for them."""
+        metadata = json.dumps({"session": session_id, "epoch": epoch})
+        await self.livekit.agent_dispatch.create_dispatch(
+            api.CreateAgentDispatchRequest(agent_name=AGENT, room=session_id, metadata=metadata)
         )
 
     def entry(self, session_id: str, identity: str = "participant-1") -> Entry:
@@ -409,10 +409,13 @@ class Stage:
             return [json.loads(line) for line in (await answer.text()).splitlines()]
 
     async def forget(self) -> None:
-        """The next test begins with an empty bill."""
+        """The next test begins with an empty bill: the provider writes the last one when its client is gone."""
         self.ledger.away = False
-        self.ledger.reports.clear()
         async with aiohttp.ClientSession() as http:
+            async with asyncio.timeout(60):
+                while (await self.simulated("healthz"))[0]["sessions"]:  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.1)
+            self.ledger.reports.clear()
             for what in ("truth", "faults"):
                 await http.delete(f"{self.simulator}/{what}")
 
@@ -424,7 +427,7 @@ class Stage:
         listed = await self.livekit.room.list_rooms(api.ListRoomsRequest())
         return {room.name for room in listed.rooms}
 
-    async def closed(self, session_id: str, most_seconds: float = 40) -> Book:
+    async def closed(self, session_id: str, most_seconds: float = 120) -> Book:
         book = self.ledger.books[session_id]
         await until(lambda: book.closed is not None, most_seconds)
         return book
@@ -446,10 +449,13 @@ def _count(sums: dict[str, int], more: dict[str, int]) -> None:
             sums[name] = sums.get(name, 0) + number
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """So many different ones."""
+    with contextlib.ExitStack() as held:
+        taken = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in taken:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in taken]
 
 
 async def until(happened: Callable[[], bool], most_seconds: float) -> None:
@@ -486,7 +492,7 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     tmp_path = tmp_path_factory.mktemp("stage")
     binary = shutil.which("livekit-server") or str(ROOT / ".state/bin/livekit-server")
     assert Path(binary).exists(), "livekit-server is not built: run `make tools`"  # noqa: ASYNC240
-    signal_port, udp_port, sim_port, tls_port, worker_port, metrics_port = (free_port() for _ in range(6))
+    signal_port, udp_port, sim_port, tls_port, worker_port, metrics_port = free_ports(6)
     livekit_url = f"http://127.0.0.1:{signal_port}"
     config = {
         "port": signal_port,
@@ -518,7 +524,7 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         "TALKTIME_PROJECT": "research/study",
         "TALKTIME_LEDGER_URL": ledger.url,
         "TALKTIME_TOKEN_FILE": str(token),
-        "TALKTIME_AGENT_NAME": "tt-research-study",
+        "TALKTIME_AGENT_NAME": AGENT,
         "TALKTIME_SESSIONS_PER_REPLICA": "3",
         "TALKTIME_PROVIDER_NAMES": "primary,mistyped,unpaid,backup",
         "TALKTIME_PROVIDER_KEY_0": "sim-key",
@@ -544,7 +550,7 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     try:
         await _until(f"http://127.0.0.1:{worker_port}/worker", 180, worker)
         log = tmp_path / "worker.log"
-        await until(lambda: "registered worker" in log.read_text(), 60)
+        await until(lambda: "registered worker" in log.read_text(), 180)
         async with api.LiveKitAPI(livekit_url, KEY, SECRET) as livekit:
             yield Stage(
                 ledger, livekit_url, f"http://127.0.0.1:{sim_port}", f"https://127.0.0.1:{tls_port}",

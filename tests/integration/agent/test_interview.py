@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import time
 import wave
 from typing import Any
 
@@ -28,13 +27,13 @@ AGAIN = "The connection was lost for a moment. Say so and ask your last question
 
 def person(stage: Any, **plan: Any) -> Person:
     defaults: dict[str, Any] = {
-        "turns": 2, "min_seconds": 1, "stay": False, "max_seconds": 120, "first_audio_seconds": 45,
+        "turns": 2, "min_seconds": 1, "stay": False, "max_seconds": 120, "first_audio_seconds": 90,
         "out": stage.spool.parent,
     }  # fmt: skip
     return Person(0, Plan(**(defaults | plan)), Voice("en-gb+m3", 150))
 
 
-async def started(stage: Any, session: str, seconds: float = 45) -> dict[str, Any]:
+async def started(stage: Any, session: str, seconds: float = 120) -> dict[str, Any]:
     """The first response.created in the simulator's log."""
     async with asyncio.timeout(seconds):
         while True:
@@ -64,7 +63,8 @@ async def test_an_interview_is_billed_to_the_token(stage: Any) -> None:
     assert {row["max_output_tokens"] for row in told} == {book.config.caps.outputTokens}
     assert all(row["truncation"]["token_limits"] == {"post_instructions": 1000} for row in told)
     assert all(row["turn_detection"]["create_response"] is False for row in told)
-    assert not list(stage.spool.glob("*.jsonl"))
+    # The agent removes it when it has the answer to its close, which the ledger had given before.
+    await until(lambda: not list(stage.spool.glob("*.jsonl")), 60)
 
 
 async def test_an_interview_on_gemini_live_is_billed_to_the_token(stage: Any) -> None:
@@ -91,7 +91,6 @@ async def test_the_limits_wrap_up_once_and_close_gracefully(stage: Any) -> None:
     someone, watcher = person(stage, stay=True, max_seconds=200), Watcher()
     await watcher.join(stage.entry(session, "observer-3"))
     await someone.take_part(stage.entry(session))
-    left = time.time()
     book = await stage.closed(session)
     await watcher.leave(linger=1)
 
@@ -102,7 +101,9 @@ async def test_the_limits_wrap_up_once_and_close_gracefully(stage: Any) -> None:
     assert hard is not None
     assert [row for row in asked if row["at"] > hard.isoformat() and not row["closing"]] == []
     assert book.closed.reason == "budget"
-    assert left - hard.timestamp() <= 10
+    assert someone.left_at is not None
+    # When the room was over for the participant; what this process does afterwards is its own time.
+    assert someone.left_at - hard.timestamp() <= 10
     assert book.posted <= book.limit
     assert session not in await stage.rooms()
     counted, true = await stage.billed(session)
@@ -140,20 +141,23 @@ async def test_words_that_a_break_cut_short_are_said_again_to_who_comes_back(sta
 
 
 async def test_a_killed_job_loses_no_usage(stage: Any) -> None:
+    # However late the kill comes, the answer is open.
+    await stage.fault(fault="late_done", seconds=90, count=2)
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
     taking_part = asyncio.create_task(person(stage, stay=True).take_part(stage.entry(session)))
     await started(stage, session)
+    await until(lambda: _job_pid(stage, session) is not None, 30)
     os.kill(_job_pid(stage, session), signal.SIGKILL)
     book = stage.ledger.books[session]
-    await until(lambda: book.lost is not None, 40)
+    await until(lambda: book.lost is not None, 90)
 
     assert book.lost.reason == "agent_died"
     # The open response is at its bound, everything that ended is counted; the room waits for the next agent.
     assert book.lost.unmetered
     assert book.closed is None
     assert session in await stage.rooms()
-    await until(lambda: not list(stage.spool.glob("*.jsonl")), 10)
+    await until(lambda: not list(stage.spool.glob("*.jsonl")), 60)
     await stage.livekit.room.delete_room(api.DeleteRoomRequest(room=session))
     await taking_part
 
@@ -177,9 +181,12 @@ async def test_a_ledger_that_is_away_ends_nothing_and_loses_nothing(stage: Any) 
 @pytest.mark.parametrize(("provider", "code"), [("mistyped", "invalid_api_key"), ("unpaid", "insufficient_quota")])
 async def test_a_provider_that_refuses_is_reported_and_the_session_ends(stage: Any, provider: str, code: str) -> None:
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint, provider=provider)
-    await stage.dispatch(session)
+    # Joined first: a newcomer to the room that such an agent has deleted would make it anew.
     someone = person(stage, stay=True)
-    await someone.take_part(stage.entry(session))
+    taking_part = asyncio.create_task(someone.take_part(stage.entry(session)))
+    await until(lambda: someone.joined_at is not None or taking_part.done(), 60)
+    await stage.dispatch_into(session)
+    await taking_part
     book = await stage.closed(session)
 
     assert book.closed.reason == "provider_error"
@@ -192,25 +199,23 @@ async def test_a_provider_that_refuses_is_reported_and_the_session_ends(stage: A
 async def test_a_fenced_agent_leaves_the_room_to_its_successor(stage: Any) -> None:
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
-    someone = person(stage, stay=True, max_seconds=25)
-    taking_part = asyncio.create_task(someone.take_part(stage.entry(session)))
+    taking_part = asyncio.create_task(person(stage, stay=True).take_part(stage.entry(session)))
     await started(stage, session)
     stage.ledger.books[session].epoch = 2
     await stage.ledger.push("fence", session_id=session, epoch=2)
-    async with asyncio.timeout(30):
-        while list(stage.spool.glob(f"{session}.*")):  # noqa: ASYNC110 - another process removes it
-            await asyncio.sleep(0.1)
+    await until(lambda: not list(stage.spool.glob(f"{session}.*")), 90)
 
     assert session in await stage.rooms()
     await stage.livekit.room.delete_room(api.DeleteRoomRequest(room=session))
     await taking_part
 
 
-def _job_pid(stage: Any, session: str) -> int:
+def _job_pid(stage: Any, session: str) -> int | None:
+    """None until the worker's log names it: the job's own words come to it by way of the worker."""
     for line in reversed(stage.worker_log.read_text().splitlines()):
         if session in line and '"pid": ' in line:
             return int(line.split('"pid": ')[1].split(",")[0].rstrip("}"))
-    raise AssertionError("the job's pid is not in the log")
+    return None
 
 
 def _speech_seconds(file: Any, since: float) -> float:
@@ -245,7 +250,7 @@ async def test_a_dropped_provider_connection_leaves_its_answer_at_the_bound(stag
     await stage.fault(fault="drop_socket", seconds=0.5, count=1)
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
-    await person(stage, turns=1, first_audio_seconds=20, max_seconds=30).take_part(stage.entry(session))
+    await person(stage, turns=1, first_audio_seconds=60).take_part(stage.entry(session))
     book = await stage.closed(session)
 
     (lost,) = [row for row in await stage.simulated("truth") if not row["delivered"]]
@@ -264,7 +269,7 @@ async def test_a_drained_worker_ends_when_its_session_has(stage: Any) -> None:
         await asyncio.sleep(0.5)
     await taking_part
     book = await stage.closed(session)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         assert await stage.worker.wait() == 0
 
     assert (book.closed.reason, book.closed.unmetered) == ("participant_left", ())

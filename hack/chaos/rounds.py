@@ -37,6 +37,8 @@ RECOVERY_SECONDS = 30.0
 """What a database or a ledger may take to come back, and the next response to begin."""
 SETTLING_SECONDS = 25.0
 """Interviews begin so long before the first outage and talk on after the last."""
+FAULTS_SECONDS = 100.0
+"""Three interviews are under way and three faults are done within this: a third of it where nothing else runs."""
 REPLACED_SECONDS = 30.0
 """An agent that is cut off alone is replaced within this: 7 s of silence, the dispatch, a new process."""
 
@@ -85,7 +87,7 @@ def crashes(house: House, chance: random.Random, folder: Path, chronicle: Chroni
     """
     names = [projects.KILLED, projects.EVICTED]
     chance.shuffle(names)
-    people = [until_ended(name, 75) for name in (*names, projects.STRANDED)]
+    people = [until_ended(name, FAULTS_SECONDS) for name in (*names, projects.STRANDED)]
     with interviews.started(house, people, folder, tell) as live:
         for name in names:
             victim = live[name].victim

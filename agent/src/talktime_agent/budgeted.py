@@ -47,6 +47,8 @@ logger = logging.getLogger("talktime.agent.budgeted")
 
 # A joining participant waits meanwhile; longer than a restart of the ledger, shorter than their patience.
 ATTACH_PATIENCE_SECONDS = 30.0
+# Nobody else tells the Project that its provider refused; the ledger mostly answers at once.
+REPORT_SECONDS = 3.0
 # Longer than a renewal takes; longer in silence than a user should be left without an answer.
 DEAF_SECONDS = 10.0
 
@@ -108,6 +110,7 @@ class Budgeted:
         self._on_grant: Callable[[Grant], None] = lambda _: None
         self._on_change: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self.model = talking(told, config, key, self, self._heard)
 
     # the gate of the provider's session
@@ -161,9 +164,19 @@ class Budgeted:
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a loop until the session is settled; its failure ends the session."""
+        self._begun(work)
+
+    def _begun(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
+
+    def _tell(self, report: Coroutine[Any, Any, None]) -> None:
+        """Something the ledger should hear, also when the session ends meanwhile."""
+        task = self._begun(report)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def end(self, reason: str) -> None:
         """The session is over; the first reason stays. Nothing but the goodbye may start from here on."""
@@ -197,6 +210,8 @@ class Budgeted:
         # Before the loops end: the way to the pod's metrics is one of them.
         self.telemetry.count("unmetered", amount=unmetered)
         self.telemetry.count("sessions_ended", reason)
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=REPORT_SECONDS)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -208,9 +223,9 @@ class Budgeted:
             self._spool.abandon()
         logger.info("settled", extra={"reason": reason, "turns": self.till.turns, "unmetered": unmetered})
 
-    async def provider_fails(self, code: str, message: str) -> None:
+    def provider_fails(self, code: str, message: str) -> None:
         """Tells the ledger that the provider will not serve us."""
-        await self._reports.fails(code, message)
+        self._tell(self._reports.fails(code, message))
 
     def _heard(self, event: Mapping[str, Any]) -> None:
         facts = self._meter.feed(event, self.clock.wall())
@@ -225,9 +240,9 @@ class Budgeted:
                 case Billed(usage):
                     self.telemetry.count("responses", str(usage.status))
                     if usage.status is UsageStatus.COMPLETED:
-                        self.keep(self._reports.works())
+                        self._tell(self._reports.works())
                 case Fault(code, message):
-                    self.keep(self._reports.fails(code, message))
+                    self.provider_fails(code, message)
         if facts:
             self.changed()
 

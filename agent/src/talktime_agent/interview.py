@@ -178,7 +178,7 @@ class Interview:
         error = getattr(event.error, "error", None)
         fault = provider_fault(error) if isinstance(error, BaseException) else None
         if fault is not None:
-            self._budget.keep(self._budget.provider_fails(*fault))
+            self._budget.provider_fails(*fault)
         refused = fault is not None and fault[0] == "invalid_api_key"
         if refused or not getattr(event.error, "recoverable", True):
             # The framework would tear the session down at once, goodbye and usage with it; we end in our own order.

@@ -48,11 +48,10 @@ def restarted(house: House, _: tuple[str, ...]) -> Iterator[datetime]:
 
 
 def _kubelet_well(house: House, began: datetime) -> bool:
-    """Whether the new one is done with its own start: it has told of its node, and answers."""
+    """Whether the new one is done with its own start: it has renewed its node's lease, and answers."""
     with contextlib.suppress(RuntimeError):
-        conditions = house.kube.json("get", "node", AWAY)["status"]["conditions"]
-        [ready] = [one for one in conditions if one["type"] == "Ready"]
-        told = ready["status"] == "True" and datetime.fromisoformat(ready["lastHeartbeatTime"]) > began
+        lease = house.kube.json("-n", "kube-node-lease", "get", "lease", AWAY)
+        told = datetime.fromisoformat(lease["spec"]["renewTime"]) > began
         return told and house.kube("get", "--raw", f"/api/v1/nodes/{AWAY}/proxy/healthz").strip() == "ok"
     return False
 

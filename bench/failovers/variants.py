@@ -17,6 +17,9 @@ from hack.chaos import faults, victims
 from hack.chaos.house import House, eventually
 
 Broken = AbstractContextManager[datetime]
+UNTOLD_SECONDS = 20.0
+"""Where nobody could write the pool's status it still says what was before: a failback may be ahead that is nowhere to
+be seen. It is over after this: the SFU's start, `failbackAfter`, a push and a look at it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def apiserver(house: House, sessions: tuple[str, ...]) -> Iterator[datetime]:
     """No API server, then the SFU dies."""
     with faults.api_server_down(house), killed(house, sessions) as at:
         yield at
+    time.sleep(UNTOLD_SECONDS)
 
 
 @contextlib.contextmanager
@@ -91,6 +95,7 @@ def operator(house: House, sessions: tuple[str, ...]) -> Iterator[datetime]:
     """No operator, then the SFU dies."""
     with faults.operator_down(house), killed(house, sessions) as at:
         yield at
+    time.sleep(UNTOLD_SECONDS)
 
 
 @contextlib.contextmanager

@@ -90,9 +90,10 @@ def build_sfu_statefulset(
 
 def template_digest(key: Key, spec: SFUPoolSpec, images: Images, mounts: Mounts = Mounts()) -> str:
     """Fingerprint of what a node runs; a pod with another one is outdated. The grace is not in it: the operator keeps
-    the deadline itself, so changing it is no reason to drain."""
+    the deadline itself, so changing it is no reason to drain; nor is another image of what only waits for Redis."""
     template = _pod(key, spec, images, mounts)
     del template["terminationGracePeriodSeconds"]
+    template.pop("initContainers", None)
     text = json.dumps(template, sort_keys=True) + mounts.secrets
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from talktime_ledger.resources.pool import SFUPoolSpec
@@ -167,6 +168,16 @@ def test_other_keys_or_secrets_make_a_node_outdated(
     pool_key: Key, pool_spec: Callable[..., SFUPoolSpec], mounts: Mounts
 ) -> None:
     assert template_digest(pool_key, pool_spec(), IMAGES, mounts) != template_digest(pool_key, pool_spec(), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("images", "same"), [(replace(IMAGES, redis="redis:2"), True), (replace(IMAGES, sfu="lk:2"), False)]
+)
+def test_only_what_a_node_itself_runs_makes_it_outdated(
+    pool_key: Key, pool_spec: Callable[..., SFUPoolSpec], images: Images, same: bool
+) -> None:
+    before = template_digest(pool_key, pool_spec(), IMAGES)
+    assert (template_digest(pool_key, pool_spec(), images) == before) == same
 
 
 def test_a_node_gets_the_key_file_of_its_ring(pool_key: Key, pool_owner: Owner) -> None:

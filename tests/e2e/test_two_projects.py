@@ -197,7 +197,7 @@ def test_the_dry_project_refuses_while_its_three_interviews_live(evening: Evenin
 def test_the_other_project_does_not_notice(house: House, evening: Evening) -> None:
     [session] = evening.other.sessions
     assert session["problems"] == []
-    assert session["waited_for_token"] < 30
+    assert session["waited_for_token"] < 10
     assert {update["limit_state"] for update in session["observer"]["updates"]} == {"ok"}
     [one] = evening.final.of({session["session"]})
     assert one.close_reason == "participant_left"

@@ -210,7 +210,7 @@ class Budgeted:
         # Before the loops end: the way to the pod's metrics is one of them.
         self.telemetry.count("unmetered", amount=unmetered)
         self.telemetry.count("sessions_ended", reason)
-        if self._telling:
+        if self._telling and self.charger.reachable:
             await asyncio.wait(self._telling, timeout=REPORT_SECONDS)
         for task in list(self._tasks):
             task.cancel()

@@ -36,8 +36,7 @@ def test_the_bare_transaction_is_the_one_the_ledger_sends(result: dict[str, floa
 def test_the_hot_balance_keeps_up_with_the_bare_transaction(result: dict[str, float]) -> None:
     """Measured in turns on one machine. The bar is 0.7 on a quiet one; here three test workers share two cores."""
     assert result["hot_ratio"] > 0.25
-    # One stop of the whole machine is inside of it for all forty at once; callers that starve for good are not.
-    assert result["p99_ms_40"] < 30_000
+    assert result["p99_ms_40"] < 5_000
 
 
 def test_the_generator_is_not_the_bottleneck(result: dict[str, float]) -> None:

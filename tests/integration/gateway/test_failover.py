@@ -85,7 +85,7 @@ async def test_a_killed_pool_the_operator_has_not_noticed_yet(
         pool_node.process.wait(5)
         second, took = await ask(http, as_.server)
         room = room_of(second)
-        assert took < 60
+        assert took < 5
         assert second.json()["server_url"] == cloud.url
         assert ledger.sessions[room]["media"] == {"mode": "cloud", "pool": "eu", "node_id": ""}
         (dispatch,) = await at_cloud.dispatches(room)
@@ -108,7 +108,7 @@ async def test_a_hung_pool_costs_one_budget(gateway: Any, ledger: Any, as_: Any,
             answer, took = await ask(http, as_.server)
             assert ledger.sessions[room_of(answer)]["media"]["mode"] == "cloud"
             assert answer.json()["server_url"] == cloud.url
-            assert BUDGET_SEC <= took < 60
+            assert BUDGET_SEC <= took < BUDGET_SEC + 4
             again, quick = await ask(http, as_.server)
             assert room_of(again)
             assert quick < took

@@ -336,7 +336,7 @@ async def test_a_killed_job_is_replaced_and_the_conversation_goes_on(
     assert await sql.fetchval(kept, one.session) is None
     await counted_once(sql, study, one.session)
     print(f"\nRESUME job killed: agent again {staffed:.2f} s, talks again {spoke:.2f} s")
-    assert staffed < 60, "measured alone it is below 5 s; the machine may be busy"
+    assert staffed < 15, "measured alone it is below 5 s; the machine may be busy"
 
 
 async def counted_once(sql: asyncpg.Connection, study: Study, session: str) -> None:
@@ -393,7 +393,7 @@ async def test_a_pod_that_vanishes_is_noticed_by_its_silence(
     assert (ended.close_reason, ended.losses) == ("participant_left", 1)
     await counted_once(sql, study, one.session)
     print(f"\nRESUME pod killed: claimed {claimed:.2f} s, agent again {staffed:.2f} s, talks again {spoke:.2f} s")
-    assert staffed < 75, "measured alone it is below 10 s; the machine may be busy"
+    assert staffed < 25, "measured alone it is below 10 s; the machine may be busy"
 
 
 async def test_after_too_many_losses_the_next_agent_only_says_goodbye(

@@ -157,11 +157,11 @@ async def test_a_project_that_is_hard_at_once_tells_its_sessions_that_nothing_be
     async with live(stand, pod, pushed=True, interval=NEVER) as session:
         began = time.monotonic()
         await stand.client(OPERATOR).put_project("study", "limit", project_push("0.01", "0.01", generation=2))
-        await session.seconds_until("state", "final", began)
+        assert await session.seconds_until("state", "final", began) < PUSHED_WITHIN
         held = session.grants[-1]
         assert held.reserved > 0, "what is held stays: the session ends by it, not under it"
         await stand.client(OPERATOR).put_project("study", "limit", project_push("10", generation=3))
-        await session.seconds_until("state", "ok", time.monotonic())
+        assert await session.seconds_until("state", "ok", time.monotonic()) < PUSHED_WITHIN
 
 
 async def test_sessions_of_a_deleted_project_wrap_up_and_new_ones_are_refused(stand: Stand, pod: Path) -> None:
@@ -170,7 +170,7 @@ async def test_sessions_of_a_deleted_project_wrap_up_and_new_ones_are_refused(st
         await stand.client(OPERATOR).delete_project("study", "limit")
         with pytest.raises(NotFound):
             await stand.client(GATEWAY).open_session(opening())
-        await session.seconds_until("reason", "Deleted", began)
+        assert await session.seconds_until("reason", "Deleted", began) < PUSHED_WITHIN
         assert session.grants[-1].state == "soft", "it comes to its end in its own words, it is not cut"
         assert not session.budget.ended.done()
     assert (await stand.account())["reserved"] == 0

@@ -27,6 +27,8 @@ logger = logging.getLogger("talktime.agent.worker")
 
 # Settling may take its 10 s of waiting for usage, and the ledger's patience on top.
 JOB_SHUTDOWN_SECONDS = 60.0
+# 1.5 s of CPU; on a starved node more than the SDK's 10 s, after which it gives up the process, and soon the job.
+WARM_UP_SECONDS = 60.0
 RESTART_SECONDS = 2.0
 
 
@@ -97,6 +99,7 @@ def build_server(settings: AgentSettings, cut_off: Callable[[], bool]) -> AgentS
         # Full exactly at capacity; jobs accepted and not yet running count, too.
         load_threshold=FULL_LOAD,
         num_idle_processes=settings.warm_processes,
+        initialize_process_timeout=WARM_UP_SECONDS,
         drain_timeout=settings.drain_seconds,
         shutdown_process_timeout=JOB_SHUTDOWN_SECONDS,
         setup_fnc=prewarm,

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -58,6 +58,7 @@ TRANSCRIBER = "gpt-4o-mini-transcribe"
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 OBSERVERS = tuple(f"observer-{number}" for number in range(1, 9))
 AGENT = "tt-research-study"
+LAST_WORDS = 6000
 KEY, SECRET = "devkey", "a-secret-of-thirty-two-characters-or-more"
 
 
@@ -563,6 +564,17 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         await runner.cleanup()
         for file in logs.values():
             file.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure is told with the last words of the worker and of livekit-server: they ran elsewhere."""
+    report = yield
+    on_stage = getattr(item, "funcargs", {}).get("stage")
+    if report.when == "call" and report.failed and on_stage is not None:
+        for log in (on_stage.worker_log, on_stage.worker_log.with_name("livekit.log")):
+            report.sections.append((log.name, log.read_text(errors="replace")[-LAST_WORDS:]))
+    return report
 
 
 @pytest.fixture

@@ -33,13 +33,13 @@ def person(stage: Any, **plan: Any) -> Person:
     return Person(0, Plan(**(defaults | plan)), Voice("en-gb+m3", 150))
 
 
-async def started(stage: Any, session: str, seconds: float = 120) -> dict[str, Any]:
-    """The first response.created in the simulator's log."""
+async def started(stage: Any, taking_part: asyncio.Task[None], seconds: float = 120) -> None:
+    """Until the agent's first answer begins; fails with the participant when they could not take part."""
     async with asyncio.timeout(seconds):
-        while True:
-            for row in await stage.simulated("log"):
-                if row["event"] == "response.created":
-                    return row
+        while not any(row["event"] == "response.created" for row in await stage.simulated("log")):
+            if taking_part.done():
+                taking_part.result()
+                raise AssertionError("the participant left before the agent had said a word")
             await asyncio.sleep(0.1)
 
 
@@ -146,7 +146,7 @@ async def test_a_killed_job_loses_no_usage(stage: Any) -> None:
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
     taking_part = asyncio.create_task(person(stage, stay=True).take_part(stage.entry(session)))
-    await started(stage, session)
+    await started(stage, taking_part)
     await until(lambda: _job_pid(stage, session) is not None, 30)
     os.kill(_job_pid(stage, session), signal.SIGKILL)
     book = stage.ledger.books[session]
@@ -166,7 +166,7 @@ async def test_a_ledger_that_is_away_ends_nothing_and_loses_nothing(stage: Any) 
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
     taking_part = asyncio.create_task(person(stage, turns=2).take_part(stage.entry(session)))
-    await started(stage, session)
+    await started(stage, taking_part)
     stage.ledger.away = True
     await taking_part
     assert stage.ledger.books[session].closed is None
@@ -200,7 +200,7 @@ async def test_a_fenced_agent_leaves_the_room_to_its_successor(stage: Any) -> No
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
     taking_part = asyncio.create_task(person(stage, stay=True).take_part(stage.entry(session)))
-    await started(stage, session)
+    await started(stage, taking_part)
     stage.ledger.books[session].epoch = 2
     await stage.ledger.push("fence", session_id=session, epoch=2)
     await until(lambda: not list(stage.spool.glob(f"{session}.*")), 90)
@@ -235,7 +235,7 @@ async def test_leaving_in_the_middle_of_an_answer_is_counted_to_its_end(stage: A
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
     taking_part = asyncio.create_task(person(stage, stay=True).take_part(stage.entry(session)))
-    await started(stage, session)
+    await started(stage, taking_part)
     await asyncio.sleep(0.5)
     taking_part.cancel()
     await asyncio.gather(taking_part, return_exceptions=True)
@@ -263,7 +263,7 @@ async def test_a_drained_worker_ends_when_its_session_has(stage: Any) -> None:
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
     taking_part = asyncio.create_task(person(stage, turns=2).take_part(stage.entry(session)))
-    await started(stage, session)
+    await started(stage, taking_part)
     for _ in range(2):
         stage.worker.terminate()
         await asyncio.sleep(0.5)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.conftest import A_FIGURE
+from tests.conftest import A_LAW
 
 
 @pytest.mark.parametrize(
@@ -16,11 +16,14 @@ from tests.conftest import A_FIGURE
         "AssertionError: assert {'audio_out': 310} == {'audio_out': 311}",
         "AssertionError: ours 0.1541 USD, the checker 0.1540 USD",
         "AssertionError: double_agents: 1",
+        "AssertionError: assert not re.search('cost|budget', '...costs 3 dollars...')",
+        "AssertionError: assert 'agent_error' == 'participant_left'\n + where 'agent_error' = Close(...).reason",
+        "AssertionError: assert 2 == 1\n + where 2 = sum(row['wrap_up'] for row in asked)",
         "AssertionError: assert 0.05 == 0\n +  where 0.05 = Account(...).reserved",
     ],
 )
-def test_a_wrong_figure_has_no_second_go(failure: str) -> None:
-    assert re.search(A_FIGURE, failure)
+def test_a_broken_law_has_no_second_go(failure: str) -> None:
+    assert re.search(A_LAW, failure)
 
 
 @pytest.mark.parametrize(
@@ -33,4 +36,4 @@ def test_a_wrong_figure_has_no_second_go(failure: str) -> None:
     ],
 )
 def test_what_a_busy_machine_shows_has_one(failure: str) -> None:
-    assert not re.search(A_FIGURE, failure)
+    assert not re.search(A_LAW, failure)

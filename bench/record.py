@@ -24,8 +24,8 @@ HEAD = """# Benchmarks
 
 Made by `bench/record.py` from `bench/results/`; do not edit. Each script in `bench/` prints its figures as a last line
 `RESULT {json}`; `bench/record.py NAME LOG` keeps it. Absolute figures come from small shared machines: compare runs,
-not decimals. A bar is what the bench's script declares (`BARS`), whether it is met is computed. NAME.PART holds a part of
-what NAME measures.
+not decimals. A bar is what the bench's script declares (`BARS`), whether it is met is computed. NAME.PART holds a part
+of what NAME measures.
 """
 
 
@@ -76,7 +76,7 @@ def rows(figures: dict[str, Any], asked: dict[str, str], *, whole: bool) -> list
 def shown(value: Any) -> str:
     """A figure, or a group of figures in one cell."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {shown(part)}" for name, part in value.items())
+        return ", ".join(f"{name} {shown(part)}" for name, part in value.items()) or "none"
     return str(value)
 
 

@@ -77,7 +77,7 @@ bench-failover: ## kill -9 of the only SFU under 3 live interviews, 20 times, 9 
 	@.venv/bin/python -m bench.failover --minutes 110 --variant killed:$(KILLS) $(OTHERS:%=--variant %:$(EACH)) | tee $(TALKTIME_STATE)/failover.log
 	@.venv/bin/python bench/record.py failover $(TALKTIME_STATE)/failover.log
 
-bench-drains: ## 20 scale-downs, 5 upgrades, 5 kubectl drains under live interviews, on a cluster of its own (35 min); result kept
+bench-drains: ## 20 scale-downs, 5 upgrades, 5 kubectl drains under live interviews, 3 ended by their deadline (40 min); result kept
 	@hack/python -m hack.machine test
 	@.venv/bin/python -m bench.drains | tee $(TALKTIME_STATE)/drains.log
 	@.venv/bin/python bench/record.py drains $(TALKTIME_STATE)/drains.log

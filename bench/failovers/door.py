@@ -15,9 +15,11 @@ LOOK_SECONDS = 20.0
 """What one guest waits for its agent."""
 LEAVE_SECONDS = 15.0
 EVERY_SECONDS = 3.0
+HOME_SECONDS = 300.0
+"""An operator that lost its Lease again and again is started by its kubelet after up to 160 s, then the failback."""
 
 
-def at_home_again(house: House, crowd: Crowd, name: str, seconds: float = 180) -> None:
+def at_home_again(house: House, crowd: Crowd, name: str, seconds: float = HOME_SECONDS) -> None:
     """Until two interviews in a row find room and agent in the pool itself, with what front doors may take to learn of
     a switch between them and after them: a failback that is still ahead would show. Raises AssertionError.
 

@@ -71,13 +71,13 @@ bench-metering: ## Every billed token of 120 faulty sessions on both providers, 
 
 KILLS ?= 20
 EACH ?= 5
-OTHERS := restarted frozen udp redis apiserver operator gateway
-bench-failover: ## kill -9 of the only SFU under 3 live interviews, 20 times, 7 other faults 5 times (55 min; KILLS=2 EACH=1); result kept
+OTHERS := restarted frozen udp redis apiserver operator gateway job pod
+bench-failover: ## kill -9 of the only SFU under 3 live interviews, 20 times, 9 other faults 5 times (65 min; KILLS=2 EACH=1); result kept
 	@hack/python -m hack.machine test
-	@.venv/bin/python -m bench.failover --minutes 90 --variant killed:$(KILLS) $(OTHERS:%=--variant %:$(EACH)) | tee $(TALKTIME_STATE)/failover.log
+	@.venv/bin/python -m bench.failover --minutes 110 --variant killed:$(KILLS) $(OTHERS:%=--variant %:$(EACH)) | tee $(TALKTIME_STATE)/failover.log
 	@.venv/bin/python bench/record.py failover $(TALKTIME_STATE)/failover.log
 
-bench-drains: ## 20 scale-downs, 5 upgrades, 5 kubectl drains under live interviews, on a cluster of its own (35 min); result kept
+bench-drains: ## 20 scale-downs, 5 upgrades, 5 kubectl drains under live interviews, 3 ended by their deadline (40 min); result kept
 	@hack/python -m hack.machine test
 	@.venv/bin/python -m bench.drains | tee $(TALKTIME_STATE)/drains.log
 	@.venv/bin/python bench/record.py drains $(TALKTIME_STATE)/drains.log

@@ -4,13 +4,14 @@ On a cluster of its own (hack/cluster): two SFU nodes, real WebRTC guests that t
 provider. Each round: three interviews, on both nodes; then a scale-down, an upgrade (both nodes, one after the other)
 or `kubectl drain`; the guests of the node that drains talk on, a newcomer asks meanwhile, then they hang up and the
 node has to go. The other node's guests talk on until after it could have gone: their signals may come through it. At
-the end the books are checked against what the simulator billed.
+the end the books are checked against what the simulator billed. Then some scale-downs with a short deadline under
+guests who stay: what is left on the node has to go on elsewhere, by resume, with its session, context and one agent.
 
-    CLUSTER_NAME=drains python -m bench.drains --scale-downs 20 --upgrades 5 --drains 5 [--minutes 35] [--keep]
+    CLUSTER_NAME=drains python -m bench.drains --scale-downs 20 --upgrades 5 --drains 5 --deadline-moves 3 [--keep]
 
 Every sample is printed; the last line is `RESULT {json}`. An interview is cut when its guest had to reconnect or was
 put out before it hung up, or when the ledger says that it lost its agent, moved, or ended otherwise.
-Exit 1 when one was cut or anything else was wrong.
+Exit 1 when one was cut, anything else was wrong, or less was done than was asked for.
 """
 
 from __future__ import annotations
@@ -21,15 +22,20 @@ import json
 import os
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from decimal import Decimal
 from typing import Any
 
-from bench.drain_rounds import acts, figures, stand
+from bench import asked, bars
+from bench.drain_rounds import acts, deadline, figures, moves, stand
 from bench.drain_rounds.figures import Sample
+from bench.drain_rounds.moves import Moves
 from bench.drain_rounds.rounds import once
 from bench.failover import OVER_SECONDS, commit
 from bench.failovers.crowd import Crowd
+from bench.failovers.figures import answered_after_being_replaced, restored
 from bench.failovers.stand import node
 from hack.chaos import books
 from hack.chaos.house import House, eventually
@@ -38,12 +44,28 @@ from hack.cluster import lifecycle
 from hack.cluster.layout import cluster_named
 from hack.demo.__main__ import LOCK
 
+BARS = {
+    "scale_downs": ">= 20",
+    "upgrades": ">= 5",
+    "node_drains": ">= 5",
+    "cut": "== 0",
+    "lost_usd": "== 0",
+    "double_posted_usd": "== 0",
+    "deadline_moves.not_resumed": "== 0",
+    "deadline_moves.ended": "== 0",
+    "deadline_moves.double_agents": "== 0",
+}
+"""Of the issue. How many rounds there are is for who keeps the result: a few for trying are no fault themselves."""
+DEADLINE_MOVES = "deadline_moves"
+COUNTS = ("scale_downs", "upgrades", "node_drains")
+
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.drains", description=__doc__)
     parser.add_argument("--scale-downs", type=int, default=20)
     parser.add_argument("--upgrades", type=int, default=5)
     parser.add_argument("--drains", type=int, default=5)
+    parser.add_argument("--deadline-moves", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=60.0, help="no new round begins later than this")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up")
     options = parser.parse_args(argv)
@@ -59,33 +81,54 @@ def main(argv: list[str]) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)
             network = node(house, stand.HOME).network_namespace
             crowd = stack.enter_context(Crowd(network, *stand.front_door(house), house.folder / "guests.log"))
-            samples: list[Sample] = []
-            undone: list[str] = []
-            for number, act in enumerate(acts.order(options.scale_downs, options.upgrades, options.drains), 1):
-                if time.monotonic() - began > options.minutes * 60:
-                    tell("out of time")
-                    break
-                try:
-                    samples.append(once(house, crowd, act, f"{act.name}{number}"))
-                except (RuntimeError, TimeoutError, AssertionError, LookupError) as error:
-                    # What was measured before counts all the same.
-                    undone.append(f"{act.name}{number} could not be measured: {error}")
-                    tell(undone[-1])
-                    crowd.leave()
-                    break
-                tell(f"{act.name}{number}: {shown(samples[-1])}")
-            result, wrong = settled(house, samples, tell)
-            wrong += undone
+            todo = acts.order(options.scale_downs, options.upgrades, options.drains)
+            samples, cut, undone = done(house, crowd, todo, options.deadline_moves, began + options.minutes * 60, tell)
+            result, wrong = settled(house, samples, cut, tell)
     except (RuntimeError, TimeoutError, OSError, AssertionError, LookupError) as error:
         print(f"bench-drains: {error}", file=sys.stderr)
         return 1
     finally:
         if not options.keep:
             lifecycle.down(cluster_named(name))
+    wanted = Counter(act.name for act in todo) + Counter({DEADLINE_MOVES: options.deadline_moves})
+    short = asked.short(wanted, Counter(one.act for one in samples) + Counter({DEADLINE_MOVES: len(cut)}))
+    wrong += undone + asked.in_words(short)
+    wrong += bars.missed(result, {path: bar for path, bar in BARS.items() if path not in COUNTS})
     for line in wrong:
         tell(f"WRONG: {line}")
-    print(f"RESULT {json.dumps(result | {'commit': commit()})}")
+    print(f"RESULT {json.dumps(result | {'short': short, 'commit': commit()})}")
     return 1 if wrong else 0
+
+
+def done(
+    house: House, crowd: Crowd, todo: Sequence[acts.Act], deadline_moves: int, until: float, tell: Tell
+) -> tuple[list[Sample], list[Moves], list[str]]:
+    """All samples, and what could not be measured. `until`: monotonic, no new round begins later."""
+    samples: list[Sample] = []
+    cut: list[Moves] = []
+
+    def one_more(number: int) -> str:
+        """The name of the round that was done, and what it was like."""
+        if number <= len(todo):
+            samples.append(once(house, crowd, todo[number - 1], names[number - 1]))
+            return shown(samples[-1])
+        cut.append(deadline.once(house, crowd, names[number - 1]))
+        return moves.shown(cut[-1])
+
+    kinds = [*(act.name for act in todo), *[DEADLINE_MOVES] * deadline_moves]
+    names = [f"{kind}{number}" for number, kind in enumerate(kinds, 1)]
+    for number, name in enumerate(names, 1):
+        if time.monotonic() > until:
+            tell("out of time")
+            break
+        try:
+            tell(f"{name}: {one_more(number)}")
+        except (RuntimeError, TimeoutError, AssertionError, LookupError) as error:
+            # What was measured before counts all the same.
+            tell(f"{name} could not be measured: {error}")
+            crowd.leave()
+            return samples, cut, [f"{name} could not be measured: {error}"]
+    return samples, cut, []
 
 
 def shown(one: Sample) -> str:
@@ -103,27 +146,38 @@ def shown(one: Sample) -> str:
     return f"{'; '.join(told)}; {astray}; cut: {cut}{refused}; {one.took:.0f} s"
 
 
-def settled(house: House, samples: list[Sample], tell: Tell) -> tuple[dict[str, Any], list[str]]:
+def settled(
+    house: House, samples: Sequence[Sample], cut: Sequence[Moves], tell: Tell
+) -> tuple[dict[str, Any], list[str]]:
     """The RESULT, and what was wrong, once every session is over."""
     tell("waiting until every session is over")
     eventually("every session is over", lambda: not any(r["state"] == "open" for r in stand.ends(house)), OVER_SECONDS)
-    book = books.read(house)
-    ended = figures.cut_off(stand.ends(house), [s for one in samples for s in one.sessions.values()])
+    book, rows, log = books.read(house), stand.ends(house), house.simulator_log()
+    unmoved = [session for one in cut for session in one.unmoved]
+    ended = figures.cut_off(rows, [*(s for one in samples for s in one.sessions.values()), *unmoved])
+    owner = {usage["key"].rpartition("/")[0]: one.session for one in book.sessions for usage in one.row["usages"]}
+    double, given = answered_after_being_replaced(log, owner), restored(log, owner)
     money = {
         "lost": sum((one.lost_usd for one in book.sessions), book.unowned_usd),
         "double": sum((one.double_posted_usd for one in book.sessions), Decimal(0)),
     }
     result = figures.result(samples, ended, money)
-    events = stand.told(house)
+    if cut:
+        result[DEADLINE_MOVES] = moves.result(cut, given, double)
     wrong = [*book.wrong(), *(f"{session}: {text}" for session, text in ended.items())]
+    wrong += [f"{session}: an agent went on after its successor had begun" for session in double]
     for number, one in enumerate(samples, 1):
         where = f"round {number} ({one.act})"
         wrong += [f"{where}: {text}" for text in one.wrong]
         wrong += [f"{where}: cut: {who} {'+'.join(kinds)}" for who, kinds in one.cut.items()]
         wrong += [f"{where}: {who} came to a node that drains" for who in one.astray]
         wrong += [f"{where}: {who} did not talk on" for each in one.drained for who in each.silent]
-    if events.get("Drained", 0) < result["nodes_drained"] or events.get("DrainDeadlinePassed"):
-        wrong.append(f"events of the pool: {events}, nodes drained: {result['nodes_drained']}")
+    for number, each in enumerate(cut, 1):
+        wrong += [f"{DEADLINE_MOVES} {number}: {text}" for text in moves.wrong(each, given, rows)]
+    events = stand.told(house)
+    passed = events.get("DrainDeadlinePassed", 0)
+    if events.get("Drained", 0) < result["nodes_drained"] or passed != len(cut):
+        wrong.append(f"events of the pool: {events}, nodes drained: {result['nodes_drained']}, cut: {len(cut)}")
     return result, wrong
 
 

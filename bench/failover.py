@@ -2,46 +2,84 @@
 
 On a cluster of its own (hack/cluster): real pods, real WebRTC guests with the client helper of clients/, the simulator
 as provider, a second LiveKit as fallback. Each fault: three interviews talk, the fault, at once one new interview; then
-everybody hangs up, the fault is mended and the pool comes back. At the end the books of all sessions are checked
-against what the simulator billed.
+everybody hangs up, the fault is mended and new ones come home again, as the front doors say. Also without any fault of
+the SFU: an agent's process, an agent's pod. At the end the books of all sessions are checked against what the simulator
+billed.
 
     CLUSTER_NAME=failover python -m bench.failover --kills 20 [--variant killed --variant restarted:5 ...] [--keep]
 
-Every sample is printed; the last line is `RESULT {json}`. Seconds count from the fault: `new` until a new guest and an
-agent are in a room, `again` until each guest hears an agent's words again. Exit 1 when money or an agent was wrong.
+Every sample is printed; the last line is `RESULT {json}`: the figures of each variant under its name. Seconds count
+from the fault: `new` until a new guest and an agent are in a room, `again` until each guest hears an agent's words
+again, `restaffed` until the next agent is in the room. Exit 1 when money, an agent or a place was wrong, a bar was
+missed, or less was done than was asked for.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from bench.failovers import figures, stand
-from bench.failovers.crowd import Crowd, Event
-from bench.failovers.figures import NEVER, Sample
-from bench.failovers.variants import VARIANTS, Variant
-from hack.chaos import books, faults
+from bench import asked, bars
+from bench.failovers import figures, stand, verdict
+from bench.failovers.crowd import Crowd
+from bench.failovers.door import at_home_again
+from bench.failovers.figures import Sample
+from bench.failovers.rounds import once, shown
+from bench.failovers.variants import VARIANTS, Place, Variant
+from hack.chaos import books
 from hack.chaos.house import House, eventually
 from hack.cluster import lifecycle
 from hack.cluster.layout import REPOSITORY, cluster_named
 from hack.demo.__main__ import LOCK
 
 Tell = Callable[[str], None]
-TALKING_SECONDS = 75.0
-"""Within this every guest has said something and has been asked the next question."""
 OVER_SECONDS = 420.0
 """Sessions whose agent vanished are swept after their validity."""
+BARS = {
+    "kills": ">= 20",
+    "new_session_p95_s": "<= 5",
+    "resume_p95_s": "<= 12",
+    "lost_usd": "== 0",
+    "double_agents": "== 0",
+    "killed.agreed_p95_s": "<= 10",
+    "killed.not_resumed": "== 0",
+    "killed.ended": "== 0",
+    "killed.double_posted_usd": "== 0",
+    "restarted.kills": ">= 5",
+    "restarted.moved": "== 0",
+    "restarted.not_resumed": "== 0",
+    "frozen.kills": ">= 5",
+    "frozen.resume_p95_s": "<= 25",
+    "udp.kills": ">= 5",
+    "udp.not_resumed": "== 0",
+    "redis.kills": ">= 5",
+    "redis.pool_switches": "== 0",
+    "redis.sfu_restarts": "== 0",
+    "redis.disturbed": "== 0",
+    "apiserver.kills": ">= 5",
+    "apiserver.not_resumed": "== 0",
+    "operator.kills": ">= 5",
+    "operator.not_resumed": "== 0",
+    "gateway.kills": ">= 5",
+    "gateway.double_agents": "== 0",
+    "job.kills": ">= 5",
+    "job.restaffed_p95_s": "<= 5",
+    "job.double_agents": "== 0",
+    "pod.kills": ">= 5",
+    "pod.restaffed_p95_s": "<= 10",
+    "pod.double_agents": "== 0",
+}
+"""Of the issue. How many faults there are is for who keeps the result: a few for trying are no fault themselves."""
+COUNT = "kills"
 
 
 def main(argv: list[str]) -> int:
@@ -58,42 +96,68 @@ def main(argv: list[str]) -> int:
     def tell(line: str) -> None:
         print(f"[{time.monotonic() - began:6.1f}s] {line}", flush=True)
 
+    todo = [(variant, own or options.kills) for variant, own in options.variant or [chosen("killed")]]
     try:
         house = stand.built(name, tell)
-        stand.at_home_again(house)
         with LOCK.open("w") as lock, ExitStack() as stack:
             fcntl.flock(lock, fcntl.LOCK_EX)
             network = stand.node(house, stand.HOME).network_namespace
             crowd = stack.enter_context(Crowd(network, *stand.front_door(house), house.folder / "guests.log"))
-            found: dict[str, list[Sample]] = {}
-            undone = []
-            for variant, own in options.variant or [chosen("killed")]:
-                samples = found.setdefault(variant.name, [])
-                while len(samples) < (own or options.kills) and time.monotonic() - began < options.minutes * 60:
-                    name_of_it = f"{variant.name}{len(samples) + 1}"
-                    try:
-                        samples.append(once(house, crowd, variant, name_of_it))
-                    except (RuntimeError, TimeoutError, AssertionError, LookupError) as error:
-                        # What was measured before counts all the same.
-                        undone.append(f"{name_of_it} could not be measured: {error}")
-                        tell(undone[-1])
-                        crowd.leave()
-                        with contextlib.suppress(RuntimeError, AssertionError):
-                            stand.at_home_again(house)
-                        break
-                    tell(f"{name_of_it}: {shown(samples[-1])}")
+            at_home_again(house, crowd, "first")
+            found, undone = done(house, crowd, todo, began + options.minutes * 60, tell)
             result, wrong = settled(house, found, tell)
-            wrong += undone
     except (RuntimeError, TimeoutError, OSError, AssertionError, LookupError) as error:
         print(f"bench-failover: {error}", file=sys.stderr)
         return 1
     finally:
         if not options.keep:
             lifecycle.down(cluster_named(name))
+    short = asked.short(wanted(todo), {variant: len(samples) for variant, samples in found.items()})
+    wrong += undone + asked.in_words(short) + missed(result)
     for line in wrong:
         tell(f"WRONG: {line}")
-    print(f"RESULT {json.dumps({'commit': commit()} | result)}")
+    print(f"RESULT {json.dumps({'commit': commit()} | result | {'short': short})}")
     return 1 if wrong else 0
+
+
+def wanted(todo: list[tuple[Variant, int]]) -> dict[str, int]:
+    """How many of each; one that is named twice has as many as its larger number."""
+    counts: dict[str, int] = {}
+    for variant, count in todo:
+        counts[variant.name] = max(counts.get(variant.name, 0), count)
+    return counts
+
+
+def missed(result: dict[str, Any]) -> list[str]:
+    """Bars of what was run."""
+    asked_of = {path: bar for path, bar in BARS.items() if path.rpartition(".")[2] != COUNT}
+    return [f"bar missed: {line}" for line in bars.missed(result, asked_of)]
+
+
+def done(
+    house: House, crowd: Crowd, todo: list[tuple[Variant, int]], until: float, tell: Tell
+) -> tuple[dict[str, list[Sample]], list[str]]:
+    """Samples by variant, and what could not be measured. `until`: monotonic, no new fault begins later."""
+    found: dict[str, list[Sample]] = {}
+    undone = []
+    for variant, count in todo:
+        samples = found.setdefault(variant.name, [])
+        while len(samples) < count and time.monotonic() < until:
+            name = f"{variant.name}{len(samples) + 1}"
+            try:
+                samples.append(once(house, crowd, variant, name))
+            except (RuntimeError, TimeoutError, AssertionError, LookupError) as error:
+                # What was measured before counts all the same.
+                undone.append(f"{name} could not be measured: {error}")
+                tell(undone[-1])
+                crowd.leave()
+                try:
+                    at_home_again(house, crowd, f"{name}-after")
+                except (RuntimeError, AssertionError) as still:
+                    tell(f"after {name}: {still}")
+                break
+            tell(f"{name}: {shown(samples[-1])}")
+    return found, undone
 
 
 def commit() -> str:
@@ -110,72 +174,6 @@ def chosen(text: str) -> tuple[Variant, int]:
     return VARIANTS[name], int(count or 0)
 
 
-def once(house: House, crowd: Crowd, variant: Variant, name: str) -> Sample:
-    """One fault, from the interviews before it to a pool that is back."""
-    guests = [f"{name}-{number}" for number in range(1, stand.GUESTS + 1)]
-    newcomer = f"{name}-new"
-    began = time.time()
-    for guest in guests:
-        crowd.come(guest)
-        time.sleep(0.7)
-    if not crowd.until("everybody talks", lambda events: talking(events, guests), TALKING_SECONDS, began):
-        raise AssertionError(f"not within {TALKING_SECONDS:.0f} s: everybody talks: {crowd.events(began)}")
-    stand.standby_ready(house)
-    home = stand.url_of(house, stand.AWAY)
-    elsewhere = [event for event in crowd.events(began) if event["what"] == "token" and event["server_url"] != home]
-    if elsewhere:
-        raise AssertionError(f"not in the pool that is to fail: {elsewhere}")
-    sessions = tuple(event["session"] for event in crowd.events(began) if event["what"] == "token")
-    with variant.fault(house, sessions) as at:
-        fault = at.timestamp()
-        crowd.come(newcomer)
-
-        def all_there(events: list[Event]) -> bool:
-            one = figures.sample(events, fault, guests, newcomer, breaks=variant.breaks)
-            return one.new is not None and None not in one.again.values()
-
-        crowd.until("everybody talks again", all_there, NEVER, began)
-        # A second agent would show now; and what goes wrong may go wrong later.
-        time.sleep(5)
-        one = figures.sample(crowd.events(began), fault, guests, newcomer, breaks=variant.breaks)
-        again = faults.sfu_began(house, stand.AWAY)
-        if again is not None and again > at:
-            one = replace(one, server_back=(again - at).total_seconds())
-        crowd.leave()
-        here = {event["who"] for event in crowd.events(began) if event["what"] == "token"}
-        crowd.until("everybody has left", lambda events: left(events) >= here, 30, began)
-    stand.at_home_again(house)
-    return one
-
-
-def talking(events: Sequence[Event], guests: Sequence[str]) -> bool:
-    """Each has spoken, and has heard the agent after that."""
-    spoke = {guest: figures.first(events, guest, "turn") for guest in guests}
-    return all(
-        turn is not None and figures.first(events, guest, "heard", turn["at"]) is not None
-        for guest, turn in spoke.items()
-    )
-
-
-def left(events: Sequence[Event]) -> set[str]:
-    return {event["who"] for event in events if event["what"] == "left"}
-
-
-def shown(one: Sample) -> str:
-    """A sample in one line."""
-
-    def seconds(value: float | None) -> str:
-        return "never" if value is None else f"{value:.2f} s"
-
-    again = ", ".join(seconds(value) for value in one.again.values())
-    words = f"new {seconds(one.new)} at {one.new_server}, again {again}; {len(one.moved)} moved"
-    if one.server_back is not None:
-        words += f", the server's process back after {seconds(one.server_back)}"
-    return (
-        f"{words}, {len(one.disturbed)} disturbed, {len(one.ended)} ended, most agents seen at once {one.most_agents}"
-    )
-
-
 def settled(house: House, found: dict[str, list[Sample]], tell: Tell) -> tuple[dict[str, Any], list[str]]:
     """The RESULT, and what was wrong, once every session is over."""
     tell("waiting until every session is over")
@@ -186,21 +184,24 @@ def settled(house: House, found: dict[str, list[Sample]], tell: Tell) -> tuple[d
     double = figures.answered_after_being_replaced(log, owner)
     given = figures.restored(log, owner)
     wrong = [*book.wrong(), *(f"{session}: an agent went on after its successor had begun" for session in double)]
+    home, fallback = stand.url_of(house, stand.AWAY), stand.url_of(house, stand.HOME)
+    places: dict[str, Place] = {home: "pool", fallback: "fallback"}
     results = {}
     for name, samples in ((name, samples) for name, samples in found.items() if samples):
+        variant = VARIANTS[name]
         mine = {session for one in samples for session in one.sessions.values()}
         of_mine = book.of(mine)
         money = {
             "lost": sum((one.lost_usd for one in of_mine), book.unowned_usd),
             "double": sum((one.double_posted_usd for one in of_mine), Decimal(0)),
         }
-        results[name] = figures.result(samples, len(double & mine), len(given & mine), money)
+        results[name] = figures.result(
+            samples, len(double & mine), len(given & mine), money, home, agrees=variant.agrees
+        )
         epochs = [int(one.row["epoch"]) for one in of_mine]
         results[name] |= {"claims": sum(epoch - 1 for epoch in epochs)}
-        wrong += [f"{name}: {one.most_agents} agents in a room" for one in samples if one.most_agents > 1]
-    # The first variant's figures are the result; the others stand beside it, each in a cell of its own.
-    first, *others = results
-    return {**results[first], **{name: results[name] for name in others}}, wrong
+        wrong += verdict.wrong(variant, samples, places, given)
+    return figures.whole(results), wrong
 
 
 def nothing_open(house: House) -> bool:

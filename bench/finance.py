@@ -31,6 +31,7 @@ from talktime_ledger.store import database, rollups
 from talktime_ledger.store.database import Connection
 from talktime_ledger.wire.invoices import InvoicePush
 
+from bench import bars
 from bench.enforcers.database import TEMPLATE, postgres
 
 MODEL = "gpt-realtime-mini"
@@ -41,7 +42,7 @@ RATES = RateSnapshot(
     datetime(2026, 1, 1, tzinfo=UTC),
     {Meter.AUDIO_IN: Decimal(10), Meter.AUDIO_OUT: Decimal(20)},
 )
-BARS = {"settlement_s": 10.0, "cost_query_ms": 50.0}
+BARS = {"settlement_s": "< 10", "settlement_difference_usd": "== 0", "cost_query_ms": "< 50"}
 
 FILL = """
 INSERT INTO projects (namespace, name, uid, generation, spec, instructions)
@@ -200,8 +201,7 @@ def main() -> int:
             figures = asyncio.run(measure(f"{dsn}/{TEMPLATE}", options.sessions, options.days, options.projects))
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    missed = [name for name, bar in BARS.items() if figures[name] > bar]
-    missed += ["settlement_difference_usd"] if Decimal(figures["settlement_difference_usd"]) else []
+    missed = bars.missed(figures, BARS)
     print("".join(f"{name:28} {value}\n" for name, value in figures.items()), end="")
     print(f"RESULT {json.dumps(figures)}")
     if missed:

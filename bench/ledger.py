@@ -48,6 +48,7 @@ from bench.ledger_load.stand import (
     postgres,
 )
 
+BARS = {"hot_ratio": ">= 0.7", "p99_ms_500": "< 50", "adds_up": "== True"}
 EVERY_SEC = 20.0
 PGBENCH_CLIENTS = 16
 # pgbench's clients work on sessions 10 to 25 (two digits, so that a client number can stand for them).

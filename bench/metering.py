@@ -35,6 +35,7 @@ from talktime_ledger.client import LedgerClient
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.wire import Close, SessionOpen
 
+from bench import bars
 from bench.enforcers.database import postgres
 from bench.meters import bills, plans, room, study, talk, theirs
 from bench.meters.plans import Plan, Vendor
@@ -45,6 +46,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRESS_SECONDS = 10.0
 # A session that hangs is a finding, not a reason to wait for ever.
 SESSION_SECONDS = 240.0
+BARS = {
+    "interviews.openai": ">= 60",
+    "interviews.google": ">= 60",
+    "interviews.webrtc": ">= 8",
+    "ours_token_difference": "== 0",
+    "ours_after_reconcile_usd_difference": "== 0",
+}
 OBSERVERS = tuple(f"observer-{number}" for number in range(1, 9))
 
 
@@ -277,9 +285,9 @@ def percent(ours: Decimal, true: Decimal) -> float | None:
 def missed(told: dict[str, Any], problems: Sequence[str]) -> list[str]:
     """What is not exact."""
     found = list(problems)
-    if told["ours_token_difference"]:
+    if not bars.met(told["ours_token_difference"], BARS["ours_token_difference"]):
         found.append(f"{told['ours_token_difference']} tokens differ: {told['ours_by_meter']}")
-    if Decimal(told["ours_after_reconcile_usd_difference"]) != 0:
+    if not bars.met(told["ours_after_reconcile_usd_difference"], BARS["ours_after_reconcile_usd_difference"]):
         found.append(f"after reconciliation {told['ours_after_reconcile_usd_difference']} USD differ")
     return found
 

@@ -35,6 +35,18 @@ LOOK_SECONDS = 0.7
 
 def once(house: House, crowd: Crowd, act: Act, name: str) -> Sample:
     """From the first guest to the act taken back. Raises AssertionError when it cannot begin or does not end."""
+    going = seated(house, crowd, act, name)
+    try:
+        going.run()
+    finally:
+        act.mend(house)
+        going.doing.stop()
+    time.sleep(AFTER_SECONDS)
+    return going.ended()
+
+
+def seated(house: House, crowd: Crowd, act: Act, name: str) -> Round:
+    """Guests have heard their agents, on both nodes if that can be had. Raises AssertionError when they do not."""
     began = time.time()
     guests = [f"{name}-{number}" for number in range(1, GUESTS + 1)]
     # The first ones come while the node of the round before is still being replaced; the rest finds two nodes.
@@ -52,13 +64,8 @@ def once(house: House, crowd: Crowd, act: Act, name: str) -> Sample:
         guests.append(f"{name}-{GUESTS + 1}")
         crowd.come(guests[-1])
         await_words(crowd, guests, began)
-    try:
-        going.run()
-    finally:
-        act.mend(house)
-        going.doing.stop()
-    time.sleep(AFTER_SECONDS)
-    return going.ended()
+        going.place()
+    return going
 
 
 def await_words(crowd: Crowd, guests: list[str], began: float) -> None:

@@ -24,6 +24,8 @@ HOME, AWAY = "node-1", "node-2"
 SESSIONS = 6
 """Guests and newcomers of a round, and those of the one before who are just leaving."""
 NODES = 2
+DEADLINE = "2h"
+"""Of a drain: what a pool has that names none. No round but those of deadline.py comes near it."""
 AGREED_SECONDS = 4.0
 """What the front doors may take to learn of a node: its push to the ledger, and their look at it every 2 s."""
 
@@ -91,6 +93,12 @@ def service(house: House) -> str | None:
 
 def scale(house: House, nodes: int) -> None:
     house.kube("-n", RELEASE, "scale", f"sfupool/{POOL}", f"--replicas={nodes}")
+
+
+def set_deadline(house: House, deadline: str) -> None:
+    """Of the pool's drains; no reason to drain by itself."""
+    change = json.dumps({"spec": {"drain": {"deadline": deadline}}})
+    house.kube("-n", RELEASE, "patch", "sfupool", POOL, "--type=merge", "--patch", change)
 
 
 def pods(house: House) -> dict[str, Pod]:

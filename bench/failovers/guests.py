@@ -2,10 +2,10 @@
 
 argv: token endpoint. Environment: KEY. Commands, one JSON object per line: {"do": "come", "who": "a"},
 {"do": "leave"} (all) or {"do": "leave", "who": ["a"]}.
-Each event is a line {"at": unix seconds, "who", "what", ...}: `token` session server_url; `joined`; `agents` count (in
-the room now); `heard` (an agent's words begin); `turn` number (the guest's own turns, begun); `reconnecting`,
-`reconnected`; `back` (into the same LiveKit, as the front door said), `moved` server_url session (to another one);
-`refused` status; `ended`; `leaving` (told to hang up), `left`.
+Each event is a line {"at": unix seconds, "who", "what", ...}: `token` session server_url; `joined` server_url; `agents`
+count names (in the room now); `heard` (an agent's words begin); `turn` number (the guest's own turns, begun);
+`reconnecting`, `reconnected`; `back` (into the same LiveKit, as the front door said), `moved` (to another one), both
+with server_url session; `refused` status; `ended`; `leaving` (told to hang up), `left`.
 
 They go on elsewhere by the client helper that platforms get (clients/talktime_resume.py), and do nothing else for it.
 """
@@ -68,6 +68,7 @@ class Guest:
         self._loud_at = 0.0
         self._server = ""
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._entering: asyncio.Future[None] | None = None
         self._keeper = RESUME.Keeper(self._new_room, url, self._headers, on_moved=self._moved)
 
     def tell(self, what: str, **more: Any) -> None:
@@ -80,7 +81,8 @@ class Guest:
             return
         url, token = entry["server_url"], entry["participant_token"]
         self.tell("token", session=RESUME.room_of(token), server_url=url)
-        await self._keeper.connect(url, token)
+        self._entering = asyncio.ensure_future(self._keeper.connect(url, token))
+        await self._entering
         self._server = str(self._keeper.room._server_url)
         self.tell("joined", server_url=self._server)
         await self._settle(self._keeper.room, QUIET_FIRST_SECONDS)
@@ -105,6 +107,9 @@ class Guest:
         return None
 
     async def leave(self) -> None:
+        if self._entering is not None:
+            # Who hangs up before they were in a room shall not enter it afterwards.
+            self._entering.cancel()
         await self._unsettle()
         await self._keeper.stop()
         self.tell("left", turns=self._turns, agent_turns=self._hearing.agent_turns)
@@ -123,7 +128,8 @@ class Guest:
     def _count(self, room: rtc.Room) -> None:
         # A room that was left still tells what its server says late.
         if self._keeper.room is room:
-            self.tell("agents", count=sum(one.kind == AGENT for one in room.remote_participants.values()))
+            names = sorted(one.identity for one in room.remote_participants.values() if one.kind == AGENT)
+            self.tell("agents", count=len(names), names=names)
 
     async def _moved(self, room: rtc.Room) -> None:
         before, self._server = self._server, str(room._server_url)

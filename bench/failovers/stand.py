@@ -85,8 +85,8 @@ def built(name: str, tell: Tell) -> House:
     with closed(house, AWAY):
         apply(house, *pools(house)[:1])
         apply(house, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, secret(NAMESPACE))
-        # One standby pod must take all guests and the newcomer.
-        apply(house, project(NAMESPACE, STUDY, sessions=GUESTS + 1))
+        # One standby pod must take all guests, the newcomer, and who asks whether new ones come home again.
+        apply(house, project(NAMESPACE, STUDY, sessions=GUESTS + 2))
         release.wait_ready(kube, NAMESPACE, STUDY)
     eventually("the fallback is ready", lambda: condition(house, "FallbackReady") == "True", 90, every=1)
     return house
@@ -108,15 +108,15 @@ def condition(house: House, kind: str, pool: str = POOL) -> str:
     return str(found[0]["status"]) if found else ""
 
 
-def at_home_again(house: House, seconds: float = 180, pool: str = POOL) -> None:
-    """Until new rooms go to the pool's own node, and it takes them."""
+def says_home(house: House, seconds: float = 180, pool: str = POOL) -> None:
+    """Until the pool's status says that new rooms go to its own node, which takes them, and front doors may know it."""
 
     def back() -> bool:
         status = pool_status(house, pool)
         ready = any(one.get("state") == "Ready" for one in status.get("nodes", []))
         return ready and status.get("active", {}).get("target") == "SelfHosted"
 
-    eventually("the pool takes new rooms itself", back, seconds, every=1)
+    eventually("the pool says that it takes new rooms itself", back, seconds, every=1)
     time.sleep(AGREED_SECONDS)
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from bench.failover import left, shown, talking
 from bench.failovers import figures, stand
 from bench.failovers.crowd import Crowd, Event
 from bench.failovers.figures import Sample
+from bench.failovers.rounds import left, shown, talking
 from hack.chaos import books, faults, projects
 from hack.chaos.books import SessionBook
 from hack.chaos.projects import apply, closed, project, secret
@@ -91,7 +91,7 @@ def study(house: House) -> Iterator[None]:
         eventually("the SFUs have their nodes", lambda: placed(house), PATIENCE)
         with closed(house, stand.AWAY):
             apply(house, place, secret(stand.NAMESPACE), study)
-            stand.at_home_again(house, PATIENCE, POOL)
+            stand.says_home(house, PATIENCE, POOL)
             wait_ready(house.kube, stand.NAMESPACE, stand.STUDY)
         eventually("the fallback answers", lambda: stand.condition(house, "FallbackReady", POOL) == "True", PATIENCE)
         eventually("the front door has the keys of both", lambda: keys_are_known(house), PATIENCE)
@@ -194,8 +194,7 @@ def failed_over(house: House, crowd: Crowd) -> tuple[Sample, datetime, dict[str,
             return figures.sample(events, fault.timestamp(), GUESTS, NEWCOMER)
 
         def all_there(events: list[Event]) -> bool:
-            one = sample(events)
-            return one.new is not None and None not in one.again.values()
+            return sample(events).whole
 
         crowd.until("all talk", all_there, figures.NEVER, began)
         # A second agent would show now; and what goes wrong may go wrong later.
@@ -207,7 +206,7 @@ def failed_over(house: House, crowd: Crowd) -> tuple[Sample, datetime, dict[str,
 
 def back_home(house: House, crowd: Crowd, home: str) -> tuple[str | None, dict[str, Any]]:
     """Where words are heard after the failback (None: nowhere within the patience), and `status.active` then."""
-    stand.at_home_again(house, PATIENCE, POOL)
+    stand.says_home(house, PATIENCE, POOL)
     deadline, number = time.monotonic() + PATIENCE, 0
     while True:
         began, who = time.time(), f"{LATER}-{number}"

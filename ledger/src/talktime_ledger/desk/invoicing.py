@@ -64,10 +64,9 @@ async def settle_bill(connection: Connection, push: InvoicePush, book: RateBook,
     booked = {(day, ours.of(row), model) for day, rows in books.items() for row, model in rows}
     about = ours.on(lines)
     quiet = silence(booked, bill.usage, about, final=push.final)
-    told = {**bill.usage, **{key: {None: Billed(ZERO)} for key in quiet.free}}
-    groups = [
-        await run.group(books[key[0]], key, billed) for key, billed in sorted(told.items(), key=lambda one: one[0])
-    ]
+    told: dict[Key, Mapping[Meter | None, Billed]] = {**bill.usage}
+    told |= {key: {None: Billed(ZERO)} for key in quiet.free}
+    groups = [await run.group(books[key[0]], key, told[key]) for key in sorted(told)]
     charges = [
         charge
         for (day, billing, kind), amount in sorted(bill.charges.items())

@@ -5,8 +5,8 @@ Usage: price_check.py           exit 1 and say what is wrong
        price_check.py --write   first refresh what is made from the cards: the copies the console ships, docs/prices.md
 
 Fails when a card leaves a meter unsaid, when a talking model has no audio price, when a price in force differs from
-genai-prices, when genai-prices does not know a model and nobody wrote down why, and when a copy is stale. Cards marked
-`historic` are exempt: their conflicts are listed.
+genai-prices, when genai-prices does not know a model and nobody wrote down why, when one of 1,000 generated usages is
+priced differently, and when a copy is stale. Cards marked `historic` are exempt: their conflicts are listed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from talktime_ledger.core.meters import TOKENS, Meter
 from talktime_ledger.core.rates import Absent, RateCard, RateEntry, RateSnapshot, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # run as a script, it finds its own directory only
+
+from hack import price_sample  # noqa: E402
+
 CARDS = ROOT / "examples" / "rate-cards"
 SHIPPED = files.BUNDLED
 DOCUMENT = ROOT / "docs" / "prices.md"
@@ -170,7 +174,12 @@ def main() -> int:
     given = parser.parse_args()
     if given.write:
         write()
-    wrong, told = check(files.rate_cards([given.cards]), datetime.now(UTC))
+    cards, now = files.rate_cards([given.cards]), datetime.now(UTC)
+    wrong, told = check(cards, now)
+    if shared := price_sample.shared(cards, now):
+        differing = price_sample.differing(shared, now)
+        wrong += differing
+        told.append(f"{price_sample.USAGES:,} usages, {len(differing)} differ ({len(shared)} models)")
     wrong += [f"{path.relative_to(ROOT)} is stale: run hack/price_check.py --write" for path in stale()]
     sys.stdout.write(f"genai-prices {__version__}\n" + "".join(f"  {line}\n" for line in told))
     sys.stderr.write("".join(f"price_check: {line}\n" for line in wrong))

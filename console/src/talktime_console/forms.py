@@ -2,7 +2,8 @@
 
 One of these, a list of them, JSON lines of them, or an object holding a list as ``usages``, ``sessions`` or ``rows``:
 
-- OpenAI: ``response.done`` and input transcription events, a bare ``response``, a bare ``usage``;
+- OpenAI: ``response.done`` and input transcription events, a bare ``response``, a bare ``usage``; a response that
+  failed with ``usage: null`` cost nothing;
 - Gemini Live: server messages with ``usageMetadata`` in the order they came (the last snapshot of a generation
   counts), or a bare ``usageMetadata`` (each a generation of its own); camelCase as on the wire, or snake_case;
 - GPT-Live ``session.usage.updated``: seconds since the session began, so the highest report counts;
@@ -73,6 +74,20 @@ def items_of(data: Any, source: str) -> list[Item]:
     return list(found.values())
 
 
+def unbilled(data: Any, source: str) -> list[str]:
+    """Where the file has a response that failed without usage: nothing was billed for it."""
+    return [row.place for row in _rows(data, "stdin" if source == "-" else source) if _failed_free(row.value)]
+
+
+def _failed_free(value: Mapping[str, Any]) -> bool:
+    """As the agent's meter takes it. One that was cancelled may have been billed: there, usage is missing."""
+    event = value.get("type") == "response.done"
+    response = value.get("response") if event else value
+    if not isinstance(response, Mapping) or response.get("status") != "failed":
+        return False
+    return response.get("usage") is None and (event or "usage" in response)
+
+
 _EVENTS = f"give response.done, {TRANSCRIPTION} or Gemini messages with usageMetadata"
 
 
@@ -110,6 +125,8 @@ def _items(row: _Row, turns: GeminiTurns) -> list[Item]:
 
 def _read(value: Mapping[str, Any], place: str, turns: GeminiTurns) -> Iterator[Item]:
     kind = value.get("type")
+    if _failed_free(value):
+        return
     if is_message(value):
         yield from turns.items(value, place)
     elif is_metadata(value):

@@ -12,7 +12,7 @@ from .compare_cli import EXAMPLES as COMPARE_EXAMPLES
 from .compare_cli import compare
 from .economics_cli import EXAMPLES as ECONOMICS_EXAMPLES
 from .economics_cli import economics
-from .forms import items_of
+from .forms import items_of, unbilled
 from .tables import Output
 from .terminal import OutputOption, RateCardOption, examples, instant, show
 
@@ -49,7 +49,10 @@ def price(
 
     Exit code 1: no price for this model, time or meter (missing is not zero). Exit code 2: unreadable usage or card.
     """
-    items = items_of(files.usages(usage), str(usage))
+    data = files.usages(usage)
+    for place in unbilled(data, str(usage)):
+        typer.echo(f"talktime: {place}: the response failed and carries no usage, nothing was billed", err=True)
+    items = items_of(data, str(usage))
     when = None if at is None else instant(at, "--at")
     priced = offline.price_items(items, files.rate_cards(rate_card or []), model, when, vendor)
     show(offline.priced_tables(priced), output, offline.priced_document(priced))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 
 from talktime_ledger.core.money import ZERO, shown
 from talktime_ledger.wire.invoices import InvoiceGroup, InvoiceReport
@@ -50,18 +51,39 @@ def verdict(report: InvoiceReport, places: int) -> list[str]:
         + f"; {done}."
     ]
     if report.alert:
-        lines.append("ALERT: estimate and bill differ by more than 1 %; see the variances by meter.")
+        lines.append(
+            "ALERT: estimate and bill differ by more than 1 %; see the variances by meter."
+            if report.billed
+            else "ALERT: nothing was billed of what was estimated; is it the whole bill?"
+        )
     if worth := sum((one.worth for one in report.allowances), ZERO):
         lines.append(f"The account's free quota may take up to {shown(worth, places)} USD off the bill.")
     if report.unattributed:
         lines.append(
             f"{shown(report.unattributed, places)} USD were billed on days without a session of ours: posted to nobody."
         )
+    lines += _not_billed(report, places)
     lines += [
         f"Project {name} is over its budget: no new sessions; live ones end at what they hold."
         for name in report.over_budget
     ]
     return lines
+
+
+def _not_billed(report: InvoiceReport, places: int) -> Iterable[str]:
+    """What stays an estimate, by billing project, and what would settle it."""
+    sums: dict[str, Decimal] = {}
+    for one in report.not_billed:
+        sums[one.billing] = sums.get(one.billing, ZERO) + one.estimate
+    for billing, usd in sorted(sums.items()):
+        whose = f"of {billing}" if billing else "on our books"
+        if billing in report.about:
+            fix = "lines may be late; --final says that it cost nothing"
+        elif billing:
+            fix = f"give the bill of {billing}"
+        else:
+            whose, fix = "of no billing project", "name it in providers[].billingProject of its Project"
+        yield f"{shown(usd, places)} USD {whose} are not on this bill and stay an estimate. Fix: {fix}."
 
 
 def _usd(key: str, title: str) -> Column:

@@ -7,25 +7,16 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
-from .invoice import PriceMissingError, Prices
+from .invoice import WORDS, PriceMissingError, Prices
 from .journal import Record
 
 GOOGLE_SERVICE = {"id": "AEFD-7695-64FA", "description": "Gemini API"}
-GOOGLE_WORDS = {
-    "text_in": "text input",
-    "audio_in": "audio input",
-    "unassigned_in": "input",
-    "tool_prompt_in": "tool use input",
-    "text_out": "text output",
-    "audio_out": "audio output",
-    "thoughts_out": "thinking output",
-}
 OPENAI_USAGE = (
     "start_time", "end_time", "start_time_iso", "end_time_iso", "project_id", "num_model_requests", "user_id",
     "api_key_id", "model", "batch", "service_tier", "input_tokens", "output_tokens", "input_cached_tokens",
@@ -44,23 +35,21 @@ BILLING_ACCOUNT = "012345-SIMULA-TED678"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one model used of one meter on one UTC day, at USD per `unit`."""
+    """What one model used of one item (a meter in Google's words) on one UTC day; `unit`: what its price is for, a
+    million tokens or an hour. USD.
+    """
 
     day: date
     model: str
-    meter: str
+    item: str
     quantity: Decimal
-    price: Decimal
+    cost: Decimal
+    unit: Decimal
 
     @property
-    def cost(self) -> Decimal:
-        """USD."""
-        return self.quantity * self.price / self.unit
-
-    @property
-    def unit(self) -> Decimal:
-        """What the price is for: a million tokens, or an hour."""
-        return Decimal(3600) if self.meter.endswith("_seconds") else Decimal(1_000_000)
+    def price(self) -> Decimal:
+        """USD per `unit`: the price, or the mean of the prices of what the item holds."""
+        return self.cost * self.unit / self.quantity
 
 
 def is_google(record: Record) -> bool:
@@ -74,19 +63,23 @@ def is_openai(record: Record) -> bool:
 
 
 def lines_of(truth: Iterable[Record], billed: Callable[[Record], bool], prices: Prices) -> list[Line]:
-    """Lines of the `billed` part of the truth, by day, model, meter. Raises PriceMissingError."""
+    """Lines of the `billed` part of the truth, by day, model, item. Raises PriceMissingError."""
     used: dict[tuple[str, str, str], Decimal] = defaultdict(Decimal)
     for record in filter(billed, truth):
         for meter, quantity in record["meters"].items():
             if quantity:
                 used[record["at"][:10], record["model"], meter] += Decimal(str(quantity))
-    found = []
+    found: dict[tuple[str, str, str], Line] = {}
     for (day, model, meter), quantity in sorted(used.items()):
         price = prices.get(model, {}).get(meter)
         if price is None:
             raise PriceMissingError(f"no price for {meter} of {model}")
-        found.append(Line(date.fromisoformat(day), model, meter, quantity, price))
-    return found
+        item = WORDS.get(meter, meter)
+        unit = Decimal(3600) if meter.endswith("_seconds") else Decimal(1_000_000)
+        line = found.get((day, model, item), Line(date.fromisoformat(day), model, item, Decimal(0), Decimal(0), unit))
+        cost = line.cost + quantity * price / unit
+        found[day, model, item] = replace(line, quantity=line.quantity + quantity, cost=cost)
+    return [found[key] for key in sorted(found)]
 
 
 def gcp_standard(truth: Iterable[Record], prices: Prices, project: str) -> str:
@@ -155,7 +148,7 @@ def gcp_focus(truth: Iterable[Record], prices: Prices, project: str) -> str:
                 "ServiceCategory": "AI and Machine Learning",
                 "ServiceName": GOOGLE_SERVICE["description"],
                 "SkuId": sku,
-                "SkuMeter": line.meter,
+                "SkuMeter": line.item,
                 "SkuPriceId": sku,
                 "SubAccountId": project,
                 "SubAccountName": project,
@@ -204,13 +197,13 @@ def openai_usage_csv(truth: Iterable[Record], project: str) -> str:
 
 
 def _sku(line: Line) -> str:
-    digest = sha256(f"{line.model}/{line.meter}".encode()).hexdigest()[:12].upper()
+    digest = sha256(f"{line.model}/{line.item}".encode()).hexdigest()[:12].upper()
     return "-".join(digest[at : at + 4] for at in (0, 4, 8))
 
 
 def _described(line: Line) -> str:
-    """Like Google's: the model, the modality and the direction; our own name of the meter last."""
-    return f"{line.model} {GOOGLE_WORDS.get(line.meter, line.meter)} token count, {line.meter}"
+    """Like Google's: the model, the modality and the direction."""
+    return f"{line.model} {line.item} token count"
 
 
 def _bounds(day: date) -> tuple[datetime, datetime]:

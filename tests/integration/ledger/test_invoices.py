@@ -13,6 +13,7 @@ from talktime_console.settlement import settlement_tables, verdict
 from talktime_ledger import wire
 from talktime_ledger.client import Invalid, LedgerError
 from talktime_ledger.resources.rate_card import RateCardSpec
+from talktime_ledger.server.health import measure
 from talktime_ledger.wire.invoices import InvoicePush, InvoiceReport
 
 from .conftest import CONSOLE, GATEWAY, MODEL, OPERATOR, Stand, agent_of, opening, project_push, rate_card, usage
@@ -36,22 +37,32 @@ def bill(*lines: dict[str, Any], final: bool = False, **more: Any) -> InvoicePus
     return InvoicePush.model_validate(body)
 
 
-async def session_of_yesterday(stand: Stand, tokens: int, *, unmetered: str | None = None) -> uuid.UUID:
+async def session_of_yesterday(
+    stand: Stand, tokens: int, *, unmetered: str | None = None, project: str = "limit", **meters: int
+) -> uuid.UUID:
     """A closed session with so many audio_out tokens (20 USD per million), its usage of yesterday."""
-    request = opening()
+    request = opening(project)
     await stand.client(GATEWAY).open_session(request)
-    agent = stand.client(AGENT)
+    agent = stand.client(agent_of(project))
     attached = await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))
     lost = (wire.Unmetered(key="lost", usd=Decimal(unmetered)),) if unmetered else ()
+    used = usage("r/1", meters={"audio_out": tokens, **meters})
     await agent.close(
         request.session_id,
-        wire.Close(epoch=1, n=attached.grant.n + 1, usages=(usage("r/1", tokens),), reason="budget", unmetered=lost),
+        wire.Close(epoch=1, n=attached.grant.n + 1, usages=(used,), reason="budget", unmetered=lost),
     )
     # The day of a usage is told by its event; the books of this test are a day old.
     await stand.sql("ALTER TABLE entries DISABLE TRIGGER entries_append_only")
     await stand.sql("UPDATE entries SET occurred_at = $2 WHERE session_id = $1", request.session_id, YESTERDAY)
     await stand.sql("ALTER TABLE entries ENABLE TRIGGER entries_append_only")
     return request.session_id
+
+
+async def project(stand: Stand, name: str, billing: str | None, provider: str = "main") -> None:
+    """A Project whose provider names a billing project, or none."""
+    push = project_push().model_dump(by_alias=True, mode="json", exclude_none=True)
+    push["spec"]["providers"][0] |= {"name": provider, **({"billingProject": billing} if billing else {})}
+    await stand.client(OPERATOR).put_project("study", name, wire.ProjectPush.model_validate(push))
 
 
 async def costs(stand: Stand) -> dict[uuid.UUID, dict[str, Any]]:
@@ -123,9 +134,7 @@ async def test_tax_stays_with_the_project_and_strangers_with_nobody(stand: Stand
 
 
 async def test_only_the_named_billing_project_is_ours(stand: Stand) -> None:
-    push = project_push().model_dump(by_alias=True, mode="json", exclude_none=True)
-    push["spec"]["providers"][0]["billingProject"] = "proj_a"
-    await stand.client(OPERATOR).put_project("study", "limit", wire.ProjectPush.model_validate(push))
+    await project(stand, "limit", "proj_a")
     await session_of_yesterday(stand, 10_000)
     item = f"{MODEL}, audio output"
     report = await settled(
@@ -143,8 +152,127 @@ async def test_what_the_bill_does_not_mention_stays_an_estimate_until_it_is_fina
     assert [(one.model, one.estimate) for one in report.not_billed] == [(MODEL, Decimal("0.2"))]
     assert report.unattributed == Decimal("0.01")
     assert (await stand.account())["posted"] == Decimal("0.2")
-    await settled(stand, bill(other, final=True))
+    final = await settled(stand, bill(other, final=True))
     assert (await stand.account())["posted"] == 0
+    assert [(one.model, one.posted) for one in final.groups if not one.billed] == [(MODEL, Decimal("-0.2"))]
+    assert final.not_billed == ()
+    # 0.2 were estimated, 0.01 billed (and that to nobody).
+    assert final.alert and final.estimate == Decimal("0.2")
+
+
+async def test_an_estimate_of_which_nothing_was_billed_is_an_alert(stand: Stand) -> None:
+    await session_of_yesterday(stand, 10_000)
+    report = await settled(stand, bill({"item": "VAT", "kind": "tax", "amount": "0"}, final=True))
+    assert (report.estimate, report.billed, report.estimate_percent) == (Decimal("0.2"), 0, None)
+    assert report.alert
+    assert "ALERT: nothing was billed of what was estimated; is it the whole bill?" in verdict(report, 4)
+    ledger = stand.app.state.ledger
+    await measure(ledger, ledger.metrics)
+    exposed = ledger.metrics.registry.get_sample_value
+    assert exposed("talktime_ledger_estimate_difference_usd", {"vendor": "openai"}) == 0.2
+    assert exposed("talktime_ledger_estimate_ratio", {"vendor": "openai"}) is None
+
+
+async def test_a_usage_report_has_no_amounts_and_takes_back_only_what_it_can_name(stand: Stand) -> None:
+    # What the card has no price for is posted at the dearest of its direction: 20 and 10 USD per million.
+    await session_of_yesterday(stand, 10_000, thoughts_out=500, unassigned_in=300)
+    posted = (await stand.account())["posted"]
+    assert posted == Decimal("0.213")
+    report = await settled(
+        stand, bill({"item": f"{MODEL}, audio_out", "quantity": "10100"}, {"item": f"{MODEL}, text_out", "quantity": 0})
+    )
+    assert (await stand.account())["posted"] == posted + Decimal("0.002")
+    kept = {one.meter: one.theirs_usd for one in report.groups[0].variances if one.theirs is None}
+    assert kept == {"thoughts_out": Decimal("0.01"), "unassigned_in": Decimal("0.003")}
+    lines = await stand.sql("SELECT amount_usd, quantity FROM invoice_lines ORDER BY quantity")
+    assert [tuple(line) for line in lines] == [(None, 0), (None, 10_100)]
+    with pytest.raises(Invalid, match=r"lines\.0\.item.*name the meter"):
+        await settled(stand, bill({"item": MODEL, "quantity": "10100"}))
+    await stand.assert_laws()
+
+
+async def test_a_bill_in_the_vendors_own_words_gives_lost_sessions_nothing(stand: Stand) -> None:
+    card = rate_card().model_dump(mode="json", by_alias=True, exclude_none=True)
+    card["entries"][-1]["meters"] |= {"thoughts_out": {"sameAs": "text_out"}, "unassigned_in": {"sameAs": "audio_in"}}
+    await stand.client(OPERATOR).put_rate_card("mini", RateCardSpec.model_validate(card))
+    seen = await session_of_yesterday(stand, 10_000, audio_in=1000, unassigned_in=40, text_out=30, thoughts_out=70)
+    lost = await session_of_yesterday(stand, 0, unmetered="0.05")
+    lines = [
+        {"item": f"{MODEL}, audio input", "quantity": "1040", "amount": "0.0104"},
+        {"item": f"{MODEL}, audio output", "quantity": "10000", "amount": "0.2"},
+        {"item": f"{MODEL}, text output", "quantity": "100", "amount": "0.00024"},
+    ]
+    await settled(stand, bill(*lines, final=True))
+    rows = await costs(stand)
+    assert (rows[seen]["ai_cost_usd"], rows[lost]["ai_cost_usd"]) == (Decimal("0.21064"), 0)
+
+
+# Who else has spent when the final bill of proj_a comes, which has nothing of them.
+STRANGERS: list[tuple[str | None, str]] = [
+    (None, "0.4000 USD of no billing project are not on this bill and stay an estimate. Fix: name it in "),
+    ("proj_b", "0.4000 USD of proj_b are not on this bill and stay an estimate. Fix: give the bill of proj_b."),
+]
+
+
+@pytest.mark.parametrize(("billing", "told"), STRANGERS)
+async def test_a_final_bill_says_nothing_of_billing_projects_that_are_not_on_it(
+    stand: Stand, billing: str | None, told: str
+) -> None:
+    await project(stand, "limit", "proj_a")
+    await project(stand, "other", billing)
+    await session_of_yesterday(stand, 10_000)
+    await session_of_yesterday(stand, 20_000, project="other")
+    line = {"item": f"{MODEL}, audio output", "amount": "0.2", "billing": "proj_a"}
+    report = await settled(stand, bill(line, final=True))
+    assert (await stand.account("other"))["posted"] == Decimal("0.4")
+    assert [(one.billing, one.estimate) for one in report.not_billed] == [(billing or "", Decimal("0.4"))]
+    assert any(sentence.startswith(told) for sentence in verdict(report, 4))
+    states = await stand.sql("SELECT p.name, c.state FROM session_costs c JOIN projects p ON p.id = c.project_id")
+    assert {row["name"]: row["state"] for row in states} == {"limit": "invoiced", "other": "estimated"}
+
+
+async def test_a_final_bill_says_that_other_models_of_its_billing_project_cost_nothing(stand: Stand) -> None:
+    await project(stand, "limit", "proj_a")
+    await session_of_yesterday(stand, 10_000)
+    line = {"item": "gpt-5, input", "amount": "7", "billing": "proj_a"}
+    report = await settled(stand, bill(line, final=True))
+    assert [(one.billing, one.posted) for one in report.groups] == [("proj_a", Decimal("-0.2"))]
+
+
+async def test_a_session_is_billed_where_its_project_had_it_billed_at_open(stand: Stand) -> None:
+    await project(stand, "limit", "proj_a")
+    await session_of_yesterday(stand, 10_000)
+    await project(stand, "limit", "proj_b", provider="renamed")
+    line = {"item": f"{MODEL}, audio output", "amount": "0.3", "billing": "proj_a"}
+    report = await settled(stand, bill(line, final=True))
+    assert [(one.billing, one.posted) for one in report.groups] == [("proj_a", Decimal("0.1"))]
+    assert {row["state"] for row in (await costs(stand)).values()} == {"invoiced"}
+
+
+async def test_a_billing_project_that_is_named_later_counts_for_sessions_that_had_none(stand: Stand) -> None:
+    await session_of_yesterday(stand, 10_000)
+    await project(stand, "limit", "proj_a")
+    line = {"item": f"{MODEL}, audio output", "amount": "0.3", "billing": "proj_a"}
+    assert (await settled(stand, bill(line))).groups[0].posted == Decimal("0.1")
+
+
+async def test_tax_goes_back_to_a_project_that_has_no_part_in_the_bill_any_more(stand: Stand) -> None:
+    await project(stand, "limit", "proj_a")
+    await project(stand, "other", "proj_a")
+    await session_of_yesterday(stand, 10_000)
+    await session_of_yesterday(stand, 0, project="other", text_out=1000)
+    tax = {"item": "VAT", "kind": "tax", "amount": "0.02", "billing": "proj_a"}
+    spoken = {"item": f"{MODEL}, audio output", "quantity": "10000", "amount": "0.2", "billing": "proj_a"}
+    written = {"item": f"{MODEL}, text output", "quantity": "1000", "amount": "0.2", "billing": "proj_a"}
+    await settled(stand, bill(tax, spoken, written))
+    assert (await stand.account("other"))["posted"] == Decimal("0.21")
+    report = await settled(stand, bill(tax, spoken))
+    assert (await stand.account("other"))["posted"] == 0
+    assert (await stand.account("limit"))["posted"] == Decimal("0.22")
+    assert {(one.project, one.amount, one.posted) for one in report.charges} == {
+        ("limit", Decimal("0.02"), Decimal("0.01")),
+        ("other", Decimal(0), Decimal("-0.01")),
+    }
 
 
 async def test_a_bill_over_the_budget_cuts_nobody_off_and_admits_nobody(stand: Stand) -> None:

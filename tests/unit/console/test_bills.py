@@ -48,14 +48,17 @@ def test_costs_pages_become_lines_to_the_nano_dollar(tmp_path: Path) -> None:
     )
 
 
-def test_a_usage_report_tells_quantities_without_their_cached_part(tmp_path: Path) -> None:
-    row = {
+def usage_row(**counts: object) -> dict[str, Any]:
+    names = ("input_text_tokens", "input_cached_text_tokens", "input_audio_tokens", "input_cached_audio_tokens")
+    return {
         "model": "m",
         "project_id": "p",
-        "input_audio_tokens": 100,
-        "input_cached_audio_tokens": 64,
-        "output_audio_tokens": 7,
-    }
+        **dict.fromkeys((*names, "output_text_tokens", "output_audio_tokens"), 0),
+    } | (counts)
+
+
+def test_a_usage_report_tells_quantities_without_their_cached_part(tmp_path: Path) -> None:
+    row = usage_row(input_audio_tokens=100, input_cached_audio_tokens=64, output_audio_tokens=7)
     read, _ = bill_of([write(tmp_path, "usage.json", page(row))])
     found = {line.item: line.quantity for line in read.lines if line.quantity}
     assert found == {"m, audio_in": 36, "m, audio_cached_in": 64, "m, audio_out": 7}
@@ -86,6 +89,30 @@ def test_googles_standard_export_with_credits(tmp_path: Path) -> None:
     ]
 
 
+def test_credits_of_a_csv_are_the_json_that_bigquery_writes(tmp_path: Path) -> None:
+    head = "sku.description,usage_start_time,project.id,cost,currency,cost_type,usage.unit,usage.amount,credits\n"
+    row = "gemini-3.8-live audio input,2026-11-20 10:00:00 UTC,study,0.5,USD,regular,count,1000,"
+    text = head + row + '"[{""name"":""Promotion"",""amount"":-0.1}]"\n' + row.replace("10:00", "11:00") + "[]\n"
+    read, _ = bill_of([write(tmp_path, "export.csv", text)])
+    assert [(line.kind, line.item, line.amount) for line in read.lines] == [
+        (LineKind.CREDIT, "Promotion", Decimal("-0.1")),
+        (LineKind.USAGE, "gemini-3.8-live audio input", Decimal(1)),
+    ]
+
+
+def test_a_page_that_is_missing_in_the_middle_is_missed(tmp_path: Path) -> None:
+    days = [page(cost("m", 1), start=START + day * 86400) for day in range(4)]
+    days[0] |= {"has_more": True, "next_page": "2"}
+    days[1] |= {"has_more": True, "next_page": "3"}
+    days[2] |= {"has_more": True, "next_page": "4"}
+    pages = [write(tmp_path, f"{day}.json", one) for day, one in enumerate(days)]
+    read, _ = bill_of(list(reversed(pages)))
+    assert len(read.lines) == 4
+    for given in ([pages[0], pages[3]], [pages[0], pages[1], pages[3]]):
+        with pytest.raises(InputError, match=r"3.json: data\[0\]: nothing from .* a page is missing"):
+            bill_of(given)
+
+
 FOCUS = (
     "ChargeCategory,ChargeClass,ChargePeriodStart,ChargeDescription,BilledCost,BillingCurrency,ConsumedQuantity,"
     "ConsumedUnit,SubAccountId\n"
@@ -110,7 +137,18 @@ BROKEN: list[tuple[str, object, str]] = [
     ("a.json", page(cost("m", "much")), r"results\[0\].amount.*not a number"),
     ("a.json", page(cost("m", float("nan"))), "not a number"),
     ("a.json", page(cost(None, 1)), "group_by=line_item"),
-    ("a.json", page({"input_audio_tokens": 1, "input_cached_audio_tokens": 2, "model": "m"}), "cached"),
+    ("a.json", page(usage_row(input_audio_tokens=1, input_cached_audio_tokens=2)), "cached"),
+    (
+        "a.json",
+        page({"input_audio_tokens": 1, "input_cached_audio_tokens": 0, "output_audio_tokens": 3, "model": "m"}),
+        r"results\[0\]: input_text_tokens, input_cached_text_tokens, output_text_tokens: not told",
+    ),
+    ("a.csv", "start_time,model,input_audio_tokens\n1763596800,m,7\n", "line 2: input_text_tokens, .* not told"),
+    ("a.json", [page(), page(start=START + 3 * 86400)], r"data\[0\]: nothing from 2026-11-21T00.* to 2026-11-23T00"),
+    ("a.jsonl", json.dumps({**GCP, "credits": "free"}), "row 1: credits: not JSON.*TO_JSON_STRING"),
+    ("a.jsonl", json.dumps({**GCP, "credits": {"amount": 1}}), "row 1: credits.*not a list"),
+    ("a.jsonl", json.dumps({**GCP, "credits": '[{"name": "x"}]'}), r"credits\[0\]: amount is missing"),
+    ("a.jsonl", json.dumps({**GCP, "credits": None, "credits.amount": "-0.1"}), "row 1: credits.amount: one column"),
     ("a.jsonl", json.dumps(GCP) + "\n" + json.dumps(GCP) + "\n", "the same as"),
     ("a.jsonl", json.dumps({**GCP, "currency": "EUR"}), "row 1: cost.*'EUR'"),
     ("a.jsonl", json.dumps({**GCP, "cost_type": "gift"}), "row 1: cost_type"),

@@ -133,6 +133,16 @@ DONE = json.dumps(
 )
 
 
+def test_price_says_which_responses_of_a_capture_failed_and_prices_the_others(talktime: Run, card: str) -> None:
+    failed = {"type": "response.done", "response": {"id": "r1", "status": "failed", "usage": None}}
+    usage = {"input_tokens": 100, "input_token_details": {"audio_tokens": 100}}
+    capture = [failed, {"type": "response.done", "response": {"id": "r2", "status": "completed", "usage": usage}}]
+    command = ("price", "-", "-r", card, "-m", "mini", "--at", "2026-11-22", "-o", "json")
+    done = talktime(*command, stdin=json.dumps(capture))
+    assert (done.returncode, json.loads(done.stdout)["cost_usd"]) == (0, "0.001000000")
+    assert done.stderr == "talktime: stdin: usage 1: the response failed and carries no usage, nothing was billed\n"
+
+
 def test_price_needs_no_card_and_no_ledger(talktime: Run) -> None:
     command = ("price", "--model", "gpt-realtime", "--at", "2026-11-22T12:00:00Z", "-", "--output", "json")
     told = json.loads(talktime(*command, stdin=DONE, **NO_LEDGER).stdout)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from talktime_console import files
-from talktime_console.forms import items_of
+from talktime_console.forms import items_of, unbilled
 from talktime_console.offline import cards_of, price_items, priced_document
 from talktime_console.problems import CommandError, InputError
 from talktime_ledger.core.meters import Meter
@@ -52,6 +52,24 @@ def test_a_repeated_event_is_billed_once_and_a_capture_may_hold_anything() -> No
     again = {**done(), "event_id": "event_2"}
     items = items_of([{"type": "session.created"}, done(), again, done("resp_2"), {"type": "rate_limits.updated"}], "u")
     assert [item.name for item in items] == ["resp_1", "resp_2"]
+
+
+def without_usage(status: str) -> dict[str, Any]:
+    return {"type": "response.done", "response": {"id": "resp_0", "status": status, "usage": None}}
+
+
+def test_a_response_that_failed_without_usage_costs_nothing_and_the_rest_is_priced() -> None:
+    capture = [without_usage("failed"), without_usage("failed")["response"], done()]
+    assert [item.name for item in items_of(capture, "u")] == ["resp_1"]
+    assert unbilled(capture, "u") == ["u: usage 1", "u: usage 2"]
+    # The usage may come with a repeat.
+    assert len(items_of([without_usage("failed"), done("resp_0")], "u")) == 1
+
+
+@pytest.mark.parametrize("status", ["cancelled", "completed", "incomplete"])
+def test_any_other_response_without_usage_is_not_taken_as_free(status: str) -> None:
+    with pytest.raises(InputError, match="usage 2: response resp_0 carries no usage"):
+        items_of([done(), without_usage(status)], "u")
 
 
 def test_a_response_and_a_transcription_of_the_same_name_are_two_things() -> None:

@@ -15,10 +15,12 @@ from talktime_ledger.core.shares import shares
 
 MODELS = ("gpt-realtime", "gpt-realtime-mini", "gpt-4o-mini-transcribe", "gemini-3.8-live")
 RATES = {Meter.AUDIO_IN: Decimal(10), Meter.AUDIO_OUT: Decimal(20), Meter.TEXT_IN: Decimal("0.6")}
+SAME = {Meter.THOUGHTS_OUT: Meter.TEXT_OUT, Meter.UNASSIGNED_IN: Meter.AUDIO_IN, Meter.TOOL_PROMPT_IN: Meter.TEXT_IN}
+ALL_RATES = {**RATES, Meter.TEXT_OUT: Decimal(2), Meter.THOUGHTS_OUT: Decimal(2), Meter.UNASSIGNED_IN: Decimal(10)}
 
 
 def booked(key: str, counts: dict[Meter, int], unmetered: str = "0", corrected: str = "0") -> Booked[str]:
-    priced = {meter: RATES[meter] * count / 1_000_000 for meter, count in counts.items()}
+    priced = {meter: ALL_RATES[meter] * count / 1_000_000 for meter, count in counts.items()}
     bound = Decimal(unmetered)
     return Booked(key, counts, priced, usd(sum(priced.values(), ZERO)) + bound, bound, Decimal(corrected))
 
@@ -32,6 +34,7 @@ def booked(key: str, counts: dict[Meter, int], unmetered: str = "0", corrected: 
         ("gpt-realtime, input", Item("gpt-realtime", Meter.TEXT_IN)),
         ("gpt-4o-mini-transcribe, text output", Item("gpt-4o-mini-transcribe", Meter.TEXT_OUT)),
         ("Gemini 3.8 Live thinking output tokens", Item("gemini-3.8-live", Meter.THOUGHTS_OUT)),
+        ("gemini-3.8-live video input token count", Item("gemini-3.8-live", Meter.IMAGE_IN)),
         ("gpt-realtime-mini", Item("gpt-realtime-mini", None)),
         ("gpt-realtime-2, audio output", None),
         ("gpt-5, input", None),
@@ -66,6 +69,50 @@ def test_a_usage_report_has_quantities_and_is_priced_at_our_rate() -> None:
     outcome = settle([booked("a", {Meter.AUDIO_IN: 1000})], {Meter.AUDIO_IN: Billed(None, Decimal(1100))})
     (variance,) = outcome.variances
     assert (variance.quantity_usd, variance.price_usd, outcome.billed) == (Decimal("0.001"), 0, Decimal("0.011"))
+
+
+def test_a_usage_report_takes_nothing_back_for_meters_that_it_has_no_name_for() -> None:
+    ours = [booked("a", {Meter.AUDIO_IN: 1000, Meter.THOUGHTS_OUT: 50}), booked("b", {Meter.UNASSIGNED_IN: 30})]
+    outcome = settle(ours, {Meter.AUDIO_IN: Billed(None, Decimal(1000)), Meter.TEXT_OUT: Billed(None, ZERO)}, {}, SAME)
+    assert outcome.corrections == {}
+    assert outcome.shares == {"a": Decimal("0.0101"), "b": Decimal("0.0003")}
+    assert [(one.meter, one.ours, one.theirs) for one in outcome.variances if one.theirs is None] == [
+        (Meter.THOUGHTS_OUT, 50, None),
+        (Meter.UNASSIGNED_IN, 30, None),
+    ]
+    assert outcome.billed == outcome.estimate
+
+
+# A bill in the vendor's words only: "audio input", "text output". 70 thoughts are in its text, 40 unassigned in its
+# audio; one session has lost a response, of which the bill knows nothing.
+VENDOR_BILL: dict[Meter | None, Billed] = {
+    Meter.AUDIO_IN: Billed(Decimal("0.0104"), Decimal(1040)),
+    Meter.TEXT_OUT: Billed(Decimal("0.0002"), Decimal(100)),
+}
+IN_OUR_WORDS = {Meter.AUDIO_IN: 1000, Meter.UNASSIGNED_IN: 40, Meter.TEXT_OUT: 30, Meter.THOUGHTS_OUT: 70}
+
+
+@pytest.mark.parametrize("same", [SAME, {}], ids=["as the card says", "by a card with prices of its own"])
+def test_tokens_under_another_name_are_no_surplus_of_lost_sessions(same: dict[Meter, Meter]) -> None:
+    ours = [booked("seen", IN_OUR_WORDS), booked("lost", {}, unmetered="0.01")]
+    outcome = settle(ours, VENDOR_BILL, ALL_RATES, same)
+    assert outcome.shares == {"seen": Decimal("0.0106"), "lost": ZERO}
+    assert outcome.corrections == {"lost": Decimal("-0.01")}
+
+
+def test_a_meter_without_a_name_on_the_bill_is_looked_for_under_the_one_it_is_priced_like() -> None:
+    ours = [booked("thinks", {Meter.THOUGHTS_OUT: 70}), booked("talks", {Meter.TEXT_OUT: 30})]
+    outcome = settle(ours, {Meter.TEXT_OUT: Billed(Decimal("0.0004"), Decimal(100))}, ALL_RATES, SAME)
+    assert outcome.shares == {"thinks": Decimal("0.00028"), "talks": Decimal("0.00012")}
+    (variance,) = outcome.variances
+    assert (variance.meter, variance.ours, variance.quantity_usd) == (Meter.TEXT_OUT, 100, 0)
+
+
+def test_only_what_all_meters_have_more_goes_to_unmetered_sessions() -> None:
+    ours = [booked("seen", {Meter.AUDIO_IN: 1000, Meter.TEXT_IN: 1000}), booked("lost", {}, unmetered="0.01")]
+    # 100 audio more (0.001), 1,000 text less (0.0006): 0.0004 are more.
+    bill: dict[Meter | None, Billed] = {Meter.AUDIO_IN: Billed(Decimal("0.011"), Decimal(1100))}
+    assert settle(ours, bill).shares == {"seen": Decimal("0.0106"), "lost": Decimal("0.0004")}
 
 
 def test_what_is_billed_without_any_session_of_ours_is_nobodys() -> None:

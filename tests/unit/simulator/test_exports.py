@@ -41,9 +41,10 @@ def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_the_standard_export_bills_every_google_meter_by_utc_day() -> None:
+def test_the_standard_export_bills_every_google_meter_by_utc_day_in_googles_words() -> None:
     rows = [json.loads(line) for line in exports.gcp_standard(TRUTH, PRICES, "study-7").splitlines()]
-    assert len(rows) == 8
+    # Thoughts are in the text output, what has no modality in the audio input (at its price).
+    assert len(rows) == 6
     assert {row["project"]["id"] for row in rows} == {"study-7"}
     assert {(row["currency"], row["cost_type"], row["invoice"]["month"]) for row in rows} == {
         ("USD", "regular", "202611")
@@ -51,14 +52,15 @@ def test_the_standard_export_bills_every_google_meter_by_utc_day() -> None:
     (audio,) = [
         row
         for row in rows
-        if row["usage_start_time"] == "2026-11-22 00:00:00 UTC" and row["sku"]["description"].endswith(", audio_in")
+        if row["usage_start_time"] == "2026-11-22 00:00:00 UTC" and "audio input" in row["sku"]["description"]
     ]
-    assert audio["usage"]["amount"] == 1600
-    assert audio["cost"] == pytest.approx(1600 * 3 / 1_000_000, abs=1e-12)
-    assert audio["sku"]["description"] == f"{LIVE} audio input token count, audio_in"
+    assert audio["usage"]["amount"] == 1600 + 81
+    assert audio["cost"] == pytest.approx(1681 * 3 / 1_000_000, abs=1e-12)
+    assert audio["sku"]["description"] == f"{LIVE} audio input token count"
+    assert f"{LIVE} text output token count" in {row["sku"]["description"] for row in rows}
     # One SKU is one thing on every day.
     names = {(row["sku"]["id"], row["sku"]["description"]) for row in rows}
-    assert len(names) == len({sku for sku, _ in names}) == 5
+    assert len(names) == len({sku for sku, _ in names}) == 4
 
 
 def test_focus_says_the_same_money_as_the_standard_export() -> None:

@@ -17,7 +17,19 @@ def test_a_bucket_per_day_and_a_line_per_meter() -> None:
     assert [bucket["end_time"] - bucket["start_time"] for bucket in page["data"]] == [86400, 86400]
     amounts = [[line["amount"]["value"] for line in bucket["results"]] for bucket in page["data"]]
     assert amounts == [[0.01], [0.01]]
-    assert page["data"][1]["results"][0]["line_item"] == "m, audio_in"
+    assert page["data"][1]["results"][0]["line_item"] == "m, audio input"
+
+
+def test_the_items_are_in_the_providers_words_and_a_day_without_use_has_an_empty_bucket() -> None:
+    truth = [
+        {"model": "m", "meters": {"text_out": 30, "thoughts_out": 70}, "at": "2026-11-20T10:00:00.000Z"},
+        {"model": "m", "meters": {"audio_cached_in": 5}, "at": "2026-11-22T10:00:00.000Z"},
+    ]
+    prices = parse_prices({"models": {"m": {"text_out": "2", "thoughts_out": "2", "audio_cached_in": "1"}}})
+    days = [bucket["results"] for bucket in costs_page(truth, prices)["data"]]
+    told = [[(one["line_item"], one["quantity"], one["amount"]["value"]) for one in day] for day in days]
+    assert told == [[("m, text output", 100, 0.0002)], [], [("m, cached audio input", 5, 0.000005)]]
+    assert costs_page([], prices)["data"] == []
 
 
 def test_an_unknown_price_is_never_zero() -> None:

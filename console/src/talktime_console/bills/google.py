@@ -5,6 +5,7 @@ Source: cloud.google.com/billing/docs, export to BigQuery, table schemas; FOCUS 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
@@ -50,13 +51,28 @@ def standard_lines(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[Inv
         if kind is LineKind.USAGE and str(_find(row, "usage.unit")) in COUNTED:
             quantity = number(_at(row, "usage.amount", where), f"{where}: usage.amount")
         yield from _whole(day, billing, item, kind, cost, quantity)
-        given = row.get("credits") or []
-        for place_in_row, credit in enumerate(given if isinstance(given, list) else []):
+        for place_in_row, credit in enumerate(_credits(row, where)):
             place = f"{where}: credits[{place_in_row}]"
             if not isinstance(credit, Mapping):
                 raise InputError("an object is needed", field=place)
             value = money(field(credit, "amount", place), _at(row, "currency", where), f"{place}.amount")
             yield InvoiceLine(day, billing, str(credit.get("name") or "credit"), LineKind.CREDIT, value)
+
+
+def _credits(row: Mapping[str, Any], where: str) -> list[Any]:
+    """The list, or its JSON: a CSV has no lists, BigQuery writes them with TO_JSON_STRING."""
+    fix = "select TO_JSON_STRING(credits) AS credits, or export JSON"
+    if apart := [name for name, value in row.items() if name.startswith("credits.") and value not in (None, "")]:
+        raise InputError("one column of the credits alone cannot be read", field=f"{where}: {apart[0]}", fix=fix)
+    given = row.get("credits")
+    if isinstance(given, str) and given.strip():
+        try:
+            given = json.loads(given, parse_float=str)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"not JSON: {error}", field=f"{where}: credits", fix=fix) from error
+    if not isinstance(given, list) and given not in (None, ""):
+        raise InputError(f"{given!r} is not a list of credits", field=f"{where}: credits", fix=fix)
+    return list(given or [])
 
 
 def focus_lines(rows: Iterable[Mapping[str, str]], name: str) -> Iterator[InvoiceLine]:

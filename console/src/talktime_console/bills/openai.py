@@ -6,6 +6,7 @@ Source: developers.openai.com/api/reference, administration, costs and usage/com
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -22,7 +23,7 @@ QUANTITY_UNITS = {
     "duration_minutes": 60,
     "duration_hours": 3600,
 }
-# Ours: the meter's count is a field's, less the cached part that the field includes.
+# Ours: the meter's count is a field's, less the cached part that the field includes. A usage row has all of them.
 USAGE_FIELDS = {
     "text_in": ("input_text_tokens", "input_cached_text_tokens"),
     "text_cached_in": ("input_cached_text_tokens", None),
@@ -42,12 +43,36 @@ def page_lines(pages: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Invoi
         raise InputError(
             "has_more is true: pages are missing", field=last, fix="fetch with next_page until has_more is false"
         )
+    spans: dict[Decimal, tuple[Decimal, str]] = {}
     for name, page in pages:
         buckets = page.get("data")
         if page.get("object") != "page" or not isinstance(buckets, list):
             raise InputError("not a page of OpenAI's Costs or Usage API (object: page, data: [...])", field=name)
         for index, bucket in enumerate(buckets):
-            yield from _bucket(bucket, f"{name}: data[{index}]", once)
+            where = f"{name}: data[{index}]"
+            yield from _bucket(bucket, where, once)
+            start, end = (number(field(bucket, at, where), f"{where}.{at}") for at in ("start_time", "end_time"))
+            spans[start] = (max(end, spans[start][0]) if start in spans else end, where)
+    _without_gap(spans)
+
+
+def _without_gap(spans: Mapping[Decimal, tuple[Decimal, str]]) -> None:
+    """The APIs answer with a bucket for every day, an empty one for a day without use: a gap is a page that is missing.
+    `spans`: start to (end, place).
+    """
+    through: Decimal | None = None
+    for start, (end, where) in sorted(spans.items()):
+        if through is not None and start > through:
+            raise InputError(
+                f"nothing from {_said(through)} to {_said(start)}: a page is missing before this one",
+                field=where,
+                fix="give it too, or settle what was fetched apart one by one",
+            )
+        through = end if through is None else max(end, through)
+
+
+def _said(seconds: Decimal) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 
 
 def _bucket(bucket: object, where: str, once: Once) -> Iterator[InvoiceLine]:
@@ -103,11 +128,15 @@ def _usage(result: Mapping[str, object], where: str) -> Iterator[tuple[str, Deci
     model = str(result.get("model") or "")
     if not model:
         raise InputError("null: ask the API with group_by=model (and project_id)", field=f"{where}.model")
-    if not any(name in result for name, _ in USAGE_FIELDS.values()):
-        raise InputError("no token fields by modality (input_text_tokens, input_audio_tokens, ...)", field=where)
+    missing = [name for name, _ in USAGE_FIELDS.values() if result.get(name) in (None, "")]
+    if missing:
+        # Not told is not zero: what we counted would be taken back.
+        raise InputError(
+            f"{', '.join(missing)}: not told", field=where, fix="give a report with tokens by modality, or the costs"
+        )
     for meter, (name, less) in USAGE_FIELDS.items():
-        count = number(result.get(name) or 0, f"{where}.{name}")
-        cached = number(result.get(less) or 0, f"{where}.{less}") if less else Decimal(0)
+        count = number(result[name], f"{where}.{name}")
+        cached = number(result[less], f"{where}.{less}") if less else Decimal(0)
         if cached > count or count < 0:
             raise InputError(f"{count} with {cached} of them cached", field=f"{where}.{name}")
         yield f"{model}, {meter}", count - cached

@@ -54,7 +54,8 @@ _CACHED = {
     Meter.AUDIO_IN: Meter.AUDIO_CACHED_IN,
     Meter.IMAGE_IN: Meter.IMAGE_CACHED_IN,
 }
-_INPUT = {"audio": Meter.AUDIO_IN, "image": Meter.IMAGE_IN, "text": Meter.TEXT_IN}
+# Video is metered as images (core/usage_gemini.py).
+_INPUT = {"audio": Meter.AUDIO_IN, "image": Meter.IMAGE_IN, "video": Meter.IMAGE_IN, "text": Meter.TEXT_IN}
 
 
 def item_of(text: str, models: Iterable[str]) -> Item | None:

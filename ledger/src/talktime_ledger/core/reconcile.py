@@ -5,6 +5,11 @@ tokens than we counted go first to what was posted `unmetered`, pro rata up to i
 as anybody can know), and the rest to the sessions of that day by the same meter. In the end every session has its share
 of the bill, and the shares add up to the bill exactly.
 
+Bills have fewer names than we have meters. A meter that the card prices like another and the bill does not name is
+looked for under that other one (thoughts in text output); and what one meter has more and another has less is a token
+under another name, not a surplus: only what all of them have more, in USD, goes to `unmetered`. A meter that a bill
+does not name cost nothing; a usage report, which has no amounts, has no line for some, so there it stays as it is.
+
 Worked example: two sessions with 600 and 400 audio_in counted at 10 per million (0.006, 0.004), one of them with
 0.002 unmetered. The bill: 1,100 audio_in, 0.0121 USD (11 per million). Quantity: +100 x 10/M = 0.001, price: 0.0011.
 The surplus of 100 tokens (0.0011 at the bill's price) goes to the unmetered one, its bound of 0.002 falls; the other
@@ -13,8 +18,8 @@ The surplus of 100 tokens (0.0011 at the bill's price) goes to the unmetered one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Generic, TypeVar
@@ -24,6 +29,7 @@ from talktime_ledger.core.money import ZERO, usd
 from talktime_ledger.core.shares import shares
 
 K = TypeVar("K")
+ALERT_PERCENT = Decimal(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,9 @@ class Billed:
 
 @dataclass(frozen=True, slots=True)
 class Variance:
-    """Ours against theirs for one meter (None: the bill tells no meters). quantity_usd + price_usd = theirs - ours."""
+    """Ours against theirs for one meter (None: the bill tells no meters). quantity_usd + price_usd = theirs - ours.
+    theirs None: the bill tells no count.
+    """
 
     meter: Meter | None
     ours: int
@@ -81,12 +89,21 @@ class Settlement(Generic[K]):
 
 
 def settle(
-    booked: Sequence[Booked[K]], billed: Mapping[Meter | None, Billed], rates: Mapping[Meter, Decimal] | None = None
+    booked: Sequence[Booked[K]],
+    billed: Mapping[Meter | None, Billed],
+    rates: Mapping[Meter, Decimal] | None = None,
+    same: Mapping[Meter, Meter] | None = None,
 ) -> Settlement[K]:
-    """Settles one day of one model. `rates`: USD per million for meters that none of our sessions counted."""
+    """Settles one day of one model. `rates`: USD per million for meters that none of our sessions counted; `same`: the
+    meters that the card prices like another one (without circles).
+    """
+    report = all(one.amount is None for one in billed.values())
+    if not report:
+        booked = _folded(booked, billed, same or {})
+    kept = frozenset(meter for one in booked for meter in one.counts if meter not in billed) if report else frozenset()
     estimate = sum((one.estimate for one in booked), ZERO)
     counted = sum((sum(one.priced.values(), ZERO) for one in booked), ZERO)
-    variances = _variances(booked, billed, rates or {})
+    variances = _variances(booked, billed, rates or {}, kept)
     total = sum((one.theirs_usd for one in variances), ZERO)
     unmetered = {one.key: one.unmetered for one in booked if one.unmetered > 0}
     bounds = sum(unmetered.values(), ZERO)
@@ -94,14 +111,15 @@ def settle(
     if not booked:
         return Settlement(estimate, total, tuple(variances), ZERO, ZERO, unattributed=total)
     parts = {one.key: ZERO for one in booked}
-    surplus = sum((one.quantity_usd for one in variances if one.quantity_usd > 0), ZERO)
-    absorbed = Fraction(min(surplus, bounds)) / Fraction(surplus) if surplus > 0 else Fraction(0)
+    absorbed = _absorbed(variances, bounds)
     for variance in variances:
-        amount = variance.theirs_usd
+        if variance.meter in kept:
+            _add(parts, {one.key: _own(one, variance.meter) for one in booked})
+            continue
         for_bounds = _surplus_share(variance, absorbed)
         if for_bounds:
             _add(parts, shares(for_bounds, unmetered))
-        _add(parts, shares(usd(amount) - for_bounds, _weights(booked, variance.meter)))
+        _add(parts, shares(usd(variance.theirs_usd) - for_bounds, _weights(booked, variance.meter)))
     corrections = {one.key: parts[one.key] - one.estimate - one.corrected for one in booked}
     told = ZERO if None in billed else bounds
     changed = {key: amount for key, amount in corrections.items() if amount}
@@ -113,8 +131,39 @@ def percent_of(estimate: Decimal, billed: Decimal) -> Decimal | None:
     return Decimal(str(round(float(estimate / billed * 100), 4))) if billed else None
 
 
+def off(estimate: Decimal, billed: Decimal) -> bool:
+    """Whether an estimate and its bill are too far apart; an estimate of which nothing was billed is."""
+    percent = percent_of(estimate, billed)
+    return estimate > 0 if percent is None else abs(percent - 100) > ALERT_PERCENT
+
+
+def _folded(
+    booked: Sequence[Booked[K]], billed: Mapping[Meter | None, Billed], same: Mapping[Meter, Meter]
+) -> list[Booked[K]]:
+    """Counts of a meter that the bill does not name under the one it is priced like, if the bill names that."""
+    names: dict[Meter, Meter] = {}
+    for meter in Meter:
+        target = meter
+        while target not in billed and target in same:
+            target = same[target]
+        names[meter] = target if target in billed else meter
+    found = []
+    for one in booked:
+        counts: dict[Meter, int] = {}
+        priced: dict[Meter, Decimal] = {}
+        for meter, count in one.counts.items():
+            counts[names[meter]] = counts.get(names[meter], 0) + count
+        for meter, amount in one.priced.items():
+            priced[names[meter]] = priced.get(names[meter], ZERO) + amount
+        found.append(replace(one, counts=counts, priced=priced))
+    return found
+
+
 def _variances(
-    booked: Sequence[Booked[K]], billed: Mapping[Meter | None, Billed], rates: Mapping[Meter, Decimal]
+    booked: Sequence[Booked[K]],
+    billed: Mapping[Meter | None, Billed],
+    rates: Mapping[Meter, Decimal],
+    kept: Collection[Meter],
 ) -> list[Variance]:
     if None in billed:
         # One line for the whole model: nothing can be said of quantities.
@@ -125,6 +174,10 @@ def _variances(
     meters = {meter for one in booked for meter in one.counts} | {meter for meter in billed if meter is not None}
     for meter in sorted(meters):
         count = sum(one.counts.get(meter, 0) for one in booked)
+        if meter in kept:
+            own = sum((_own(one, meter) for one in booked), ZERO)
+            found.append(Variance(meter, count, None, own, own, ZERO, ZERO))
+            continue
         ours = sum((one.priced.get(meter, ZERO) for one in booked), ZERO)
         bill = billed.get(meter, Billed(ZERO, Decimal(0)))
         rate = _rate(count, ours, rates.get(meter), bill)
@@ -141,6 +194,18 @@ def _rate(count: int, ours: Decimal, card: Decimal | None, bill: Billed) -> Deci
     if card is not None:
         return card / 1_000_000
     return bill.amount / bill.quantity if bill.quantity and bill.amount is not None else ZERO
+
+
+def _own(one: Booked[K], meter: Meter | None) -> Decimal:
+    """What a session's own count of a meter costs, USD."""
+    return usd(one.priced.get(meter, ZERO)) if meter is not None else ZERO
+
+
+def _absorbed(variances: Sequence[Variance], bounds: Decimal) -> Fraction:
+    """The part of each surplus that goes to unmetered sessions: what is left of all of them after what others lack."""
+    net = sum((one.quantity_usd for one in variances), ZERO)
+    gains = sum((one.quantity_usd for one in variances if one.quantity_usd > 0), ZERO)
+    return Fraction(min(net, bounds)) / Fraction(gains) if net > 0 else Fraction(0)
 
 
 def _surplus_share(variance: Variance, absorbed: Fraction) -> Decimal:

@@ -36,3 +36,12 @@ def shares(total: Decimal, weights: Mapping[K, Decimal | int]) -> dict[K, Decima
     for _, _, key in sorted(remainders, key=lambda one: one[:2])[: quanta - sum(floors.values())]:
         floors[key] += 1
     return {key: sign * count * USD_QUANTUM for key, count in floors.items()}
+
+
+def changes(wanted: Mapping[K, Decimal], posted: Mapping[K, Decimal]) -> dict[K, Decimal]:
+    """What to post so that everybody has what is wanted; who has something and is to have nothing gives it all back.
+
+    Example: wanted {a: 3, b: 1}, posted {a: 2, c: 1} = a: 1, b: 1, c: -1.
+    """
+    more = {key: amount - posted.get(key, ZERO) for key, amount in wanted.items()}
+    return more | {key: -amount for key, amount in posted.items() if key not in wanted and amount}

@@ -6,23 +6,23 @@ A correction is not guarded: what was billed is a fact. It cuts nobody off; an a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from uuid import UUID
 
 from talktime_ledger.cards import snapshot_core
-from talktime_ledger.core.invoice import InvoiceLine, LineKind, item_of
+from talktime_ledger.core.invoice import LineKind
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.money import ZERO, per_million
 from talktime_ledger.core.pricing import price_or_bound
-from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot
-from talktime_ledger.core.reconcile import Billed, Booked, Settlement, percent_of, settle
-from talktime_ledger.core.shares import shares
+from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot, SameAs
+from talktime_ledger.core.reconcile import Billed, Booked, Settlement, off, percent_of, settle
+from talktime_ledger.core.shares import changes, shares
 from talktime_ledger.desk import allowances
+from talktime_ledger.desk.bill_scope import Billings, Key, billings, silence, sorted_lines
 from talktime_ledger.desk.granting import project_account
-from talktime_ledger.desk.pricing import VENDOR
 from talktime_ledger.store import invoices, projects
 from talktime_ledger.store.database import Connection
 from talktime_ledger.store.invoices import Correction, Row, Sums, bounds
@@ -37,59 +37,20 @@ from talktime_ledger.wire.invoices import (
     VarianceWire,
 )
 
-# A vendor none of whose providers names a billing project has one bill for all.
-EVERYBODY = ""
-ALERT_PERCENT = Decimal(1)
-
 Books = dict[tuple[Row, str], Sums]
-
-
-@dataclass(slots=True)
-class Sorted:
-    """The lines of a bill by what they are about; `foreign` is about nothing of ours."""
-
-    usage: dict[tuple[date, str, str], dict[Meter | None, Billed]] = field(default_factory=dict)
-    charges: dict[tuple[date, str, LineKind], Decimal] = field(default_factory=dict)
-    foreign: dict[tuple[str, str], Decimal] = field(default_factory=dict)
-
-
-def sorted_lines(lines: Iterable[InvoiceLine], billings: frozenset[str], models: Sequence[str]) -> Sorted:
-    """Sorts a bill (pure). `billings`: those our Projects name; empty = every line may be ours."""
-    found = Sorted()
-    for line in lines:
-        billing = line.billing if billings else EVERYBODY
-        item = item_of(line.item, models) if line.kind is LineKind.USAGE else None
-        if (billings and billing not in billings) or (line.kind is LineKind.USAGE and item is None):
-            key = (line.billing, line.item)
-            found.foreign[key] = found.foreign.get(key, ZERO) + (line.amount or ZERO)
-        elif item is None:
-            at = (line.day, billing, line.kind)
-            found.charges[at] = found.charges.get(at, ZERO) + (line.amount or ZERO)
-        else:
-            group = found.usage.setdefault((line.day, billing, item.model), {})
-            one = Billed(line.amount, line.quantity)
-            group[item.meter] = _sum(group[item.meter], one) if item.meter in group else one
-    return found
-
-
-def _sum(left: Billed, right: Billed) -> Billed:
-    """What is not told in one is not known of both."""
-    amount = None if left.amount is None or right.amount is None else left.amount + right.amount
-    quantity = None if left.quantity is None or right.quantity is None else left.quantity + right.quantity
-    return Billed(amount, quantity)
 
 
 async def settle_bill(connection: Connection, push: InvoicePush, book: RateBook, who: str) -> InvoiceReport:
     """Settles and posts; the caller rolls a dry run back."""
     await invoices.patient(connection)
     everyone = {project.id: project for project in await projects.everything(connection)}
-    billing_of = _billing_projects(everyone.values(), push.vendor.value)
     lines = [line.core() for line in push.lines]
     days = sorted({line.day for line in lines})
     books = {day: await invoices.booked(connection, push.vendor.value, day) for day in days}
+    ours = billings(everyone.values(), push.vendor.value, (row for day in books.values() for row, _ in day))
     models = {card.model for card in book.cards if card.vendor == push.vendor.value}
     models |= {model for day in books.values() for _, model in day}
-    bill = sorted_lines(lines, frozenset(billing_of.values()), sorted(models))
+    bill = sorted_lines(lines, ours.named, sorted(models))
     number = await invoices.keep(
         connection,
         push.vendor.value,
@@ -99,29 +60,30 @@ async def settle_bill(connection: Connection, push: InvoicePush, book: RateBook,
         who,
         [(one.day, one.billing, one.item, one.kind.value, one.quantity, one.amount) for one in lines],
     )
-    run = _Run(connection, push, book, number, everyone, billing_of)
-    groups = [await run.group(books[key[0]], key, billed) for key, billed in sorted(bill.usage.items())]
+    run = _Run(connection, push, book, number, everyone, ours)
+    booked = {(day, ours.of(row), model) for day, rows in books.items() for row, model in rows}
+    about = ours.on(lines)
+    quiet = silence(booked, bill.usage, about, final=push.final)
+    told: dict[Key, Mapping[Meter | None, Billed]] = {**bill.usage}
+    told |= {key: {None: Billed(ZERO)} for key in quiet.free}
+    groups = [await run.group(books[key[0]], key, told[key]) for key in sorted(told)]
     charges = [
         charge
         for (day, billing, kind), amount in sorted(bill.charges.items())
         for charge in await run.charge(day, billing, kind, amount)
     ]
-    silent = [
-        one for day in days for one in await run.silent(books[day], day, {key for key in bill.usage if key[0] == day})
-    ]
     await invoices.correct(connection, run.corrections)
     if days:
-        await invoices.restate(connection, push.vendor.value, days)
+        await invoices.restate(connection, push.vendor.value, days, ours.today)
     estimate = sum((one.estimate for one in groups), ZERO)
     billed = sum((one.billed for one in groups), ZERO)
-    percent = percent_of(estimate, billed)
     return InvoiceReport(
         vendor=push.vendor,
         posted=not push.dry_run,
         estimate=estimate,
         billed=billed,
-        estimate_percent=percent,
-        alert=percent is not None and abs(percent - 100) > ALERT_PERCENT,
+        estimate_percent=percent_of(estimate, billed),
+        alert=off(estimate, billed),
         unattributed=sum((one.unattributed for one in groups), ZERO) + run.unattributed,
         groups=tuple(groups),
         charges=tuple(charges),
@@ -129,20 +91,11 @@ async def settle_bill(connection: Connection, push: InvoicePush, book: RateBook,
             ForeignLine(billing=billing, item=item, amount=amount)
             for (billing, item), amount in sorted(bill.foreign.items())
         ),
-        not_billed=tuple(silent),
+        not_billed=tuple(run.unsettled(books[key[0]], key) for key in quiet.open),
+        about=tuple(sorted(about)),
         over_budget=tuple(await invoices.over_budget(connection)),
         allowances=tuple(await allowances.used(connection, push.vendor.value, days, book)),
     )
-
-
-def _billing_projects(everyone: Iterable[Project], vendor: str) -> dict[tuple[str, str], str]:
-    """(Project id, its provider's name) to the provider's own project id, for those that name one."""
-    return {
-        (str(project.id), provider.name): provider.billing_project
-        for project in everyone
-        for provider in project.spec.providers
-        if provider.billing_project and VENDOR[provider.api] == vendor
-    }
 
 
 @dataclass(slots=True)
@@ -154,20 +107,18 @@ class _Run:
     book: RateBook
     number: int
     everyone: Mapping[UUID, Project]
-    billing_of: Mapping[tuple[str, str], str]
+    billings: Billings
     corrections: list[Correction] = field(default_factory=list)
     shares: dict[tuple[date, str], dict[UUID, Decimal]] = field(default_factory=lambda: defaultdict(dict))
     unattributed: Decimal = ZERO
     rates: dict[str, RateSnapshot] = field(default_factory=dict)
 
-    async def group(
-        self, books: Books, key: tuple[date, str, str], billed: Mapping[Meter | None, Billed]
-    ) -> InvoiceGroup:
+    async def group(self, books: Books, key: Key, billed: Mapping[Meter | None, Billed]) -> InvoiceGroup:
         """Settles one day of one model at one billing project."""
         day, billing, model = key
-        rows = {row: sums for (row, name), sums in books.items() if name == model and self._billing(row) == billing}
+        rows = self._rows(books, key)
         await self._learn(rows.values())
-        outcome = settle(_booked(rows, self.rates), billed, self._card(model, day))
+        outcome = settle(_booked(rows, self.rates), billed, *self._card(model, day))
         name = self._name(day, billing, model)
         for row, sums in rows.items():
             amount, unmetered = outcome.corrections.get(row, ZERO), -(sums.unmetered + sums.resolved)
@@ -183,7 +134,9 @@ class _Run:
         return _group(key, len({row.session_id for row in rows}), outcome)
 
     async def charge(self, day: date, billing: str, kind: LineKind, amount: Decimal) -> list[ProjectCharge]:
-        """Divides tax and the like by what the Projects were billed that day, else over the whole bill."""
+        """Divides tax and the like by what the Projects were billed that day, else over the whole bill. An account that
+        had a part of an earlier bill and has none now gets it back.
+        """
         weights = {key: part for key, part in self.shares.get((day, billing), {}).items() if part > 0}
         if not weights:
             totals: dict[UUID, Decimal] = defaultdict(Decimal)
@@ -193,38 +146,38 @@ class _Run:
             weights = {key: part for key, part in totals.items() if part > 0}
         if not weights:
             self.unattributed += amount
-            return []
-        name, made = self._name(day, billing, kind.value), []
-        before = await invoices.charged(self.connection, name)
-        for project_id, part in shares(amount, dict(sorted(weights.items(), key=lambda one: str(one[0])))).items():
+        name = self._name(day, billing, kind.value)
+        wanted: dict[tuple[UUID, int], Decimal] = {}
+        if weights:
+            for project_id, part in shares(amount, dict(sorted(weights.items(), key=lambda one: str(one[0])))).items():
+                account = await project_account(self.connection, self.everyone[project_id], bounds(day)[0])
+                wanted[project_id, account.id] = part
+        made = []
+        for (project_id, account_id), change in changes(wanted, await invoices.charged(self.connection, name)).items():
             project = self.everyone[project_id]
-            account = await project_account(self.connection, project, bounds(day)[0])
-            change = part - before.get(account.id, ZERO)
             if change:
-                await invoices.charge(self.connection, name, project.id, account.id, kind.value, day, change)
+                await invoices.charge(self.connection, name, project_id, account_id, kind.value, day, change)
             made.append(
                 ProjectCharge(
-                    namespace=project.namespace, project=project.name, day=day, kind=kind, amount=part, posted=change
+                    namespace=project.namespace,
+                    project=project.name,
+                    day=day,
+                    kind=kind,
+                    amount=wanted.get((project_id, account_id), ZERO),
+                    posted=change,
                 )
             )
         return made
 
-    async def silent(self, books: Books, day: date, spoken: set[tuple[date, str, str]]) -> list[InvoiceGroup]:
-        """Our models of a day on the bill that it says nothing of. Final: they cost nothing; else they stay estimates
-        (lines of a provider may be late).
-        """
-        mine = sorted({(day, self._billing(row), model) for row, model in books} - spoken)
-        if self.push.final:
-            return [await self.group(books, key, {None: Billed(ZERO)}) for key in mine]
-        found = []
-        for key in mine:
-            sums = [one for (row, model), one in books.items() if (day, self._billing(row), model) == key]
-            estimate = sum((one.estimate for one in sums), ZERO)
-            found.append(_group(key, len(sums), Settlement(estimate, ZERO, (), ZERO, ZERO)))
-        return found
+    def unsettled(self, books: Books, key: Key) -> InvoiceGroup:
+        """A group that the bill says nothing of."""
+        rows = self._rows(books, key)
+        estimate = sum((one.estimate for one in rows.values()), ZERO)
+        return _group(key, len({row.session_id for row in rows}), Settlement(estimate, ZERO, (), ZERO, ZERO))
 
-    def _billing(self, row: Row) -> str:
-        return self.billing_of.get((str(row.project_id), row.provider), EVERYBODY)
+    def _rows(self, books: Books, key: Key) -> dict[Row, Sums]:
+        _, billing, model = key
+        return {row: one for (row, name), one in books.items() if name == model and self.billings.of(row) == billing}
 
     def _name(self, day: date, billing: str, what: str) -> str:
         return f"{self.push.vendor.value}/{day.isoformat()}/{billing}/{what}"
@@ -235,11 +188,13 @@ class _Run:
             for key, body in (await invoices.snapshots(self.connection, sorted(wanted))).items():
                 self.rates[key] = snapshot_core(RateSnapshotWire.model_validate(body))
 
-    def _card(self, model: str, day: date) -> Mapping[Meter, Decimal]:
+    def _card(self, model: str, day: date) -> tuple[Mapping[Meter, Decimal], Mapping[Meter, Meter]]:
+        """(USD per million, the meters priced like another one) on that day."""
         try:
-            return self.book.snapshot(self.push.vendor.value, model, bounds(day)[0]).prices
+            entry, rates = self.book.in_force(self.push.vendor.value, model, bounds(day)[0])
         except PriceUnknown:
-            return {}
+            return {}, {}
+        return rates.prices, {meter: term.meter for meter, term in entry.terms.items() if isinstance(term, SameAs)}
 
 
 def _booked(rows: Mapping[Row, Sums], rates: Mapping[str, RateSnapshot]) -> list[Booked[Row]]:

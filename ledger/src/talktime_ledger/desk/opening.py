@@ -209,6 +209,7 @@ def _session(
         duration_sec=0,
         events=[],
         transport_seconds={},
+        billing=provider.billing_project or None,
     )
 
 

@@ -61,10 +61,14 @@ async def measure(parts: Ledger, metrics: Metrics) -> None:
                       SUM(unattributed_usd) AS unattributed
                FROM invoice_groups WHERE day > CURRENT_DATE - 35 GROUP BY 1"""
         )
+    # What was settled may since be older than the days that count.
+    for gauge in (metrics.estimate_ratio, metrics.estimate_difference, metrics.unattributed):
+        gauge.clear()
     for row in settled:
-        # No bill, no series: nothing is compared with nothing.
+        # Nothing billed, no ratio: the difference in USD says what there is to say.
         if row["billed"] > 0:
             metrics.estimate_ratio.labels(row["vendor"]).set(float(row["estimate"] / row["billed"]))
+        metrics.estimate_difference.labels(row["vendor"]).set(float(row["estimate"] - row["billed"]))
         metrics.unattributed.labels(row["vendor"]).set(float(row["unattributed"]))
     metrics.outbox.set(pending)
     metrics.mismatch.set(wrong)

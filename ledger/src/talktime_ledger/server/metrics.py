@@ -32,6 +32,12 @@ class Metrics:
             ["vendor"],
             registry=self.registry,
         )
+        self.estimate_difference = Gauge(
+            "talktime_ledger_estimate_difference_usd",
+            "Estimate minus bill of the days settled in the last 35, before correction.",
+            ["vendor"],
+            registry=self.registry,
+        )
         self.unattributed = Gauge(
             "talktime_ledger_unattributed_usd",
             "Billed in the last 35 days on days and models without a session of ours.",

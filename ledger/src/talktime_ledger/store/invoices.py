@@ -19,13 +19,16 @@ TIMEOUT_SEC = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One session's part in one day, at one account. `provider`: the Project's name of it."""
+    """One session's part in one day, at one account. `provider`: the Project's name of it; `billing`: the provider's
+    own project, if the Project named one at open.
+    """
 
     session_id: UUID
     account_id: int
     participant_account_id: int | None
     project_id: UUID
     provider: str
+    billing: str | None
 
 
 @dataclass(slots=True)
@@ -73,36 +76,36 @@ async def booked(connection: Connection, vendor: str, day: date) -> dict[tuple[R
     begin, end = bounds(day)
     found: dict[tuple[Row, str], Sums] = {}
     sums = await connection.fetch(
-        """SELECT e.session_id, e.account_id, e.participant_account_id, e.project_id, s.provider, e.model,
-                  SUM(e.amount_usd) FILTER (WHERE e.kind <> 'invoice') AS estimate,
+        """SELECT e.session_id, e.account_id, e.participant_account_id, e.project_id, s.provider,
+                  s.billing, e.model, SUM(e.amount_usd) FILTER (WHERE e.kind <> 'invoice') AS estimate,
                   SUM(e.unmetered_usd) FILTER (WHERE e.kind <> 'invoice') AS unmetered,
                   SUM(e.amount_usd) FILTER (WHERE e.kind = 'invoice') AS corrected,
                   SUM(e.unmetered_usd) FILTER (WHERE e.kind = 'invoice') AS resolved
            FROM entries e JOIN sessions s ON s.id = e.session_id
            WHERE e.leg = 'ai' AND e.occurred_at >= $2 AND e.occurred_at < $3 AND s.vendor = $1
-           GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 6""",
+           GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 7""",
         vendor,
         begin,
         end,
         timeout=TIMEOUT_SEC,
     )
     for row in sums:
-        found[Row(*tuple(row)[:5]), row["model"]] = Sums(
+        found[Row(*tuple(row)[:6]), row["model"]] = Sums(
             row["estimate"] or ZERO, row["unmetered"] or ZERO, row["corrected"] or ZERO, row["resolved"] or ZERO
         )
     counts = await connection.fetch(
-        """SELECT e.session_id, e.account_id, e.participant_account_id, e.project_id, s.provider, e.model,
-                  e.snapshot_id, m.key AS meter, SUM(m.value::bigint)::bigint AS count
+        """SELECT e.session_id, e.account_id, e.participant_account_id, e.project_id, s.provider,
+                  s.billing, e.model, e.snapshot_id, m.key AS meter, SUM(m.value::bigint)::bigint AS count
            FROM entries e JOIN sessions s ON s.id = e.session_id, jsonb_each_text(e.meters) m
            WHERE e.leg = 'ai' AND e.occurred_at >= $2 AND e.occurred_at < $3 AND s.vendor = $1 AND e.kind <> 'invoice'
-           GROUP BY 1, 2, 3, 4, 5, 6, 7, 8""",
+           GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9""",
         vendor,
         begin,
         end,
         timeout=TIMEOUT_SEC,
     )
     for row in counts:
-        found[Row(*tuple(row)[:5]), row["model"]].counts[row["snapshot_id"], Meter(row["meter"])] = row["count"]
+        found[Row(*tuple(row)[:6]), row["model"]].counts[row["snapshot_id"], Meter(row["meter"])] = row["count"]
     return found
 
 
@@ -267,14 +270,14 @@ async def move_accounts(connection: Connection, amounts: Mapping[int, Decimal]) 
     )
 
 
-async def charged(connection: Connection, group: str) -> dict[int, Decimal]:
-    """What earlier runs have put on accounts under a group without sessions."""
+async def charged(connection: Connection, group: str) -> dict[tuple[UUID, int], Decimal]:
+    """What earlier runs have put on accounts under a group without sessions, by Project and account."""
     rows = await connection.fetch(
-        """SELECT account_id, SUM(amount_usd) AS amount FROM entries
-           WHERE invoice_group = $1 AND session_id IS NULL GROUP BY 1""",
+        """SELECT project_id, account_id, SUM(amount_usd) AS amount FROM entries
+           WHERE invoice_group = $1 AND session_id IS NULL GROUP BY 1, 2 ORDER BY 2""",
         group,
     )
-    return {row["account_id"]: row["amount"] for row in rows}
+    return {(row["project_id"], row["account_id"]): row["amount"] for row in rows}
 
 
 async def charge(
@@ -295,23 +298,30 @@ async def charge(
     await move_accounts(connection, {account_id: amount})
 
 
-async def restate(connection: Connection, vendor: str, days: Sequence[date]) -> None:
+async def restate(
+    connection: Connection, vendor: str, days: Sequence[date], billings: Mapping[tuple[str, str], str]
+) -> None:
     """Sets `state` of the costs of sessions with usage on these days: invoiced when every day and model of theirs has a
-    final bill, provisional when some bill has spoken.
+    final bill at their billing project, provisional when some bill has spoken. `billings`: (Project id, provider) to
+    the billing project of sessions that have kept none.
     """
     begin, end = bounds(min(days))[0], bounds(max(days))[1]
     await connection.execute(
         """WITH touched AS (SELECT DISTINCT e.session_id FROM entries e JOIN sessions s ON s.id = e.session_id
                             WHERE e.occurred_at >= $2 AND e.occurred_at < $3 AND e.leg = 'ai' AND s.vendor = $1
                               AND s.state = 'closed'),
-                parts AS (SELECT e.session_id, (e.occurred_at AT TIME ZONE 'UTC')::date AS day, e.model
-                          FROM entries e JOIN touched t USING (session_id)
-                          WHERE e.leg = 'ai' AND e.kind <> 'invoice' GROUP BY 1, 2, 3),
-                spoken AS (SELECT day, model, bool_and(final) AS final FROM invoice_groups
-                           WHERE vendor = $1 GROUP BY 1, 2),
+                named AS (SELECT * FROM unnest($4::uuid[], $5::text[], $6::text[]) AS n(project_id, provider, billing)),
+                mine AS (SELECT s.id AS session_id, COALESCE(s.billing, n.billing, '') AS billing
+                         FROM touched t JOIN sessions s ON s.id = t.session_id
+                         LEFT JOIN named n ON n.project_id = s.project_id AND n.provider = s.provider),
+                parts AS (SELECT e.session_id, m.billing, (e.occurred_at AT TIME ZONE 'UTC')::date AS day, e.model
+                          FROM entries e JOIN mine m USING (session_id)
+                          WHERE e.leg = 'ai' AND e.kind <> 'invoice' GROUP BY 1, 2, 3, 4),
                 told AS (SELECT p.session_id, bool_or(g.day IS NOT NULL) AS one,
                                 bool_and(COALESCE(g.final, FALSE)) AS each
-                         FROM parts p LEFT JOIN spoken g ON g.day = p.day AND g.model = p.model GROUP BY 1),
+                         FROM parts p LEFT JOIN invoice_groups g
+                           ON g.vendor = $1 AND g.day = p.day AND g.billing = p.billing AND g.model = p.model
+                         GROUP BY 1),
                 now AS (SELECT session_id, CASE WHEN each THEN 'invoiced' WHEN one THEN 'provisional'
                                            ELSE 'estimated' END AS state FROM told)
            UPDATE session_costs c SET state = now.state
@@ -319,6 +329,9 @@ async def restate(connection: Connection, vendor: str, days: Sequence[date]) -> 
         vendor,
         begin,
         end,
+        [project for project, _ in billings],
+        [provider for _, provider in billings],
+        list(billings.values()),
         timeout=TIMEOUT_SEC,
     )
 

@@ -15,8 +15,8 @@ from talktime_ledger.store.projects import PROJECT_NAMES, Project, project_of
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """One row of sessions; USD. `config` and `rates` are frozen at open (rates: the talking model first, then
-    transcription).
+    """One row of sessions; USD. `config`, `rates` and `billing` (the provider's own project, None if the Project named
+    none) are frozen at open (rates: the talking model first, then transcription).
     """
 
     id: UUID
@@ -63,6 +63,7 @@ class SessionState:
     transport_seconds: dict[str, Any]
     lost_epoch: int | None = None
     losses: int = 0
+    billing: str | None = None
 
     @property
     def lost(self) -> bool:

@@ -125,13 +125,17 @@ class InvoiceReport(Wire):
     estimate: Usd
     billed: Usd
     estimate_percent: Decimal | None
-    alert: bool = Field(description="Estimate and bill differ by more than 1 %.")
+    alert: bool = Field(description="Estimate and bill differ by more than 1 %, or nothing of an estimate was billed.")
     unattributed: Usd
     groups: tuple[InvoiceGroup, ...]
     charges: tuple[ProjectCharge, ...]
     foreign: tuple[ForeignLine, ...]
     not_billed: tuple[InvoiceGroup, ...] = Field(
-        description="Our days and models, within the days of the bill, that it does not mention."
+        description="Our days, billing projects and models, within the days of the bill, that it does not mention and "
+        "that stay estimates. Of a final bill: at billing projects it is not about; the others cost nothing (`groups`)."
+    )
+    about: tuple[str, ...] = Field(
+        (), description="Our billing projects that the bill speaks of; one empty name when no Project names any."
     )
     over_budget: tuple[str, ...] = Field(description="Projects whose account is over its budget now: namespace/name.")
     allowances: tuple[AllowanceWire, ...] = ()

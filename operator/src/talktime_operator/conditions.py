@@ -65,7 +65,7 @@ def paused(is_paused: bool) -> Finding:
             "Paused",
             "True",
             "PausedByAnnotation",
-            f"no new sessions: remove the annotation {PAUSED_ANNOTATION} to resume",
+            f"no new sessions, live ones wrap up: remove the annotation {PAUSED_ANNOTATION} to resume",
         )
     return Finding("Paused", "False", "NotPaused")
 

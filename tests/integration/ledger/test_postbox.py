@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
+from talktime_agent.budgeted import Budgeted
+from talktime_agent.push import PodLink
+from talktime_agent.spool import Spool
+from talktime_agent.till import system_clock
 from talktime_ledger import wire
 from talktime_ledger.server import postbox
 
@@ -20,12 +28,14 @@ ENDLESS = HEAD + b"Content-Length: 100000\r\n\r\n"
 
 
 @asynccontextmanager
-async def receiver(answer: bytes, drip: bytes = b"") -> AsyncIterator[tuple[str, list[bytes]]]:
+async def receiver(answer: bytes, drip: bytes = b"") -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
     """A webhook that answers so, and then drips for ever."""
-    got: list[bytes] = []
+    got: list[dict[str, Any]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        got.append(await reader.readuntil(b"\r\n\r\n"))
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = head.split(b"content-length:")[1].split(b"\r\n")[0]
+        got.append(json.loads(await reader.readexactly(int(length))))
         with contextlib.suppress(ConnectionError):
             writer.write(answer)
             while drip:
@@ -95,3 +105,29 @@ async def test_the_status_is_the_answer_and_the_body_is_not_waited_for(stand: St
             while await errors(stand, "long"):  # noqa: ASYNC110 - over HTTP
                 await asyncio.sleep(0.1)
         assert len(got) == 2
+
+
+async def test_the_close_of_the_agent_itself_is_what_post_processing_hears(stand: Stand, tmp_path: Path) -> None:
+    """From `Budgeted`, as an interview ends, to the webhook; nothing on the way is played."""
+    async with receiver(GOOD) as (url, got):
+        await stand.client(OPERATOR).put_project("study", "limit", project_push(generation=2, webhook=url))
+        session = await stand.client(GATEWAY).open_session(opening(participant_key="p-17"))
+        agent, clock = stand.client(agent_of("limit")), system_clock()
+        sent_at = clock.monotonic()
+        told = await agent.attach(session.session_id, wire.Attach(epoch=1, worker="pod/job"))
+        spool = Spool(tmp_path, session.session_id, 1, clock.wall().timestamp())
+        budget = Budgeted(
+            agent, told, SecretStr("sk-none"), spool, clock, PodLink(tmp_path), sent_at=sent_at, use_interval=600
+        )
+        budget.start(answer=lambda: None)
+        budget.till.turn()
+        budget.till.event("closing_finished")
+        budget.end("budget")
+        await budget.settle("budget")
+        await until(lambda: bool(got))
+    [event] = got
+    data = event["data"]
+    assert (event["type"], event["subject"]) == ("dev.talktime.session.ended", str(session.session_id))
+    assert (data["namespace"], data["project"], data["participant_key"]) == ("study", "limit", "p-17")
+    assert (data["close_reason"], data["turns"], data["total_usd"]) == ("budget", 1, "0")
+    assert "closing_finished" in {one["name"] for one in data["events"]}

@@ -56,7 +56,7 @@ test('waits as told, then moves', async (t) => {
 })
 
 test('stops where asking is of no use', async (t) => {
-  for (const status of [400, 401, 404]) {
+  for (const status of [400, 401, 403, 404]) {
     const { url } = await door(t, [status])
     assert.equal(await reask({ url, token: token('r1'), ...naps() }), null)
   }

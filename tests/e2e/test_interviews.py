@@ -178,7 +178,7 @@ def test_a_spent_project_refuses_with_numbers_to_the_backend_and_neutrally_to_a_
     assert {"available", "needed"} <= set(refused["body"])
     ticket = post(house, f"{base}/tickets", key, {"expires_in_sec": 600})["body"]["ticket"]
     neutral = post(house, f"{base}/token", ticket)
-    assert neutral["status"] == 402
+    assert neutral["status"] == 403
     assert "interview not available" in json.dumps(neutral["body"]).lower()
     assert not MONEY.search(json.dumps(neutral["body"]))
 

@@ -190,7 +190,7 @@ def test_the_dry_project_refuses_while_its_three_interviews_live(evening: Evenin
     assert evening.refusal["status"] == 402
     assert evening.refusal["body"]["reason"] == "BudgetExhausted"
     assert {"available", "needed"} <= set(evening.refusal["body"])
-    assert evening.ticket_refusal["status"] == 402
+    assert evening.ticket_refusal["status"] == 403
     assert not MONEY.search(json.dumps(evening.ticket_refusal["body"]))
 
 

@@ -22,7 +22,7 @@ from talktime_agent.till import Clock, Till
 
 logger = logging.getLogger("talktime.agent.goodbye")
 
-# From the decision: what a clip may take with its queueing, and what a response may take to be heard at all.
+# What words may take with their queueing, and what a response may take to be heard at all.
 SAY_SECONDS = clip.MOST_SECONDS + 1.0
 FIRST_AUDIO_SECONDS = 2.5
 
@@ -90,27 +90,30 @@ class Goodbye:
             self._pcm = clip.shortened(pcm)
         logger.info("closing clip", extra={"ready": pcm is not None})
 
-    async def say(self, *, provider_alive: bool) -> None:
-        """Says it, and returns at most ~6 s later. Nothing is heard when there is neither a clip nor a provider."""
+    async def say(self, *, provider_alive: bool, by: float) -> None:
+        """Says it, and is over ``by`` then (the loop's time), in the middle of a word if must be.
+
+        Nothing is heard when there is neither a clip nor a provider.
+        """
         self._till.event("closing_started")
         if self._pcm is not None:
             handle = self._session.say(
                 self._config.closing, audio=clip.frames(self._pcm), allow_interruptions=False, add_to_chat_ctx=False
             )
-            await self._played(handle, SAY_SECONDS)
+            await self._played(handle, by)
         elif provider_alive:
-            await self._respond()
+            await self._respond(by)
         self._till.event("closing_finished")
 
-    async def _played(self, handle: SpeechHandle, most_seconds: float) -> None:
+    async def _played(self, handle: SpeechHandle, by: float) -> None:
         try:
-            async with asyncio.timeout(most_seconds):
+            async with asyncio.timeout_at(min(by, asyncio.get_running_loop().time() + SAY_SECONDS)):
                 await handle.wait_for_playout()
         except TimeoutError:
             with contextlib.suppress(RuntimeError):
                 handle.interrupt(force=True)
 
-    async def _respond(self) -> None:
+    async def _respond(self, by: float) -> None:
         provider = self._session.current_agent.realtime_llm_session
         if not isinstance(provider, GatedSession) or self._till.account.fenced:
             return
@@ -132,4 +135,4 @@ class Goodbye:
             return
         finally:
             self._session.off("speech_created", on_speech)
-        await self._played(handle, SAY_SECONDS)
+        await self._played(handle, by)

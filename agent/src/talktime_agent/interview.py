@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import Any
 
 from livekit import api
@@ -21,6 +22,7 @@ from talktime_agent.crosscheck import differences
 from talktime_agent.gate import session_instructions
 from talktime_agent.goodbye import Goodbye
 from talktime_agent.interruption import Interruption
+from talktime_agent.leaving import Parting, leave
 from talktime_agent.limits import Step, next_step, situation, wrap_up_text
 from talktime_agent.observers import ObserverChannel
 from talktime_agent.presence import Presence
@@ -260,14 +262,15 @@ class Interview:
     async def _finish(self, reason: str) -> None:
         if reason == "budget":
             self._till.reach_hard_limit()
-        await self._silence()
-        if self._speaks_goodbye(reason):
-            await self._goodbye.say(provider_alive=reason != "provider_error")
-        if self._observers is not None and self._ctx.room.isconnected():
-            await self._send_cost(self._observers)
-        self._till.event("left")
-        if may_delete_room(reason, self._till.valid):
-            await self._delete_room()
+        await leave(
+            Parting(
+                silence=self._silence,
+                goodbye=partial(self._say_goodbye, reason),
+                tell_observers=self._tell_last_cost,
+                left=partial(self._till.event, "left"),
+                delete_room=partial(self._delete_room, reason),
+            )
+        )
         # The provider's socket outlives the room: it still brings the usage of what was open.
         await self._budget.usage_in()
         self._cross_check()
@@ -278,25 +281,22 @@ class Interview:
             # Whatever the framework or the plugin has to say now, the money is settled next.
             logger.warning("the session did not close well", exc_info=True)
 
-    def _speaks_goodbye(self, reason: str) -> bool:
-        return may_speak(reason, self._till.valid) and self._presence.there and self._ctx.room.isconnected()
+    async def _say_goodbye(self, reason: str, by: float) -> None:
+        if may_speak(reason, self._till.valid) and self._presence.there and self._ctx.room.isconnected():
+            await self._goodbye.say(provider_alive=reason != "provider_error", by=by)
+
+    async def _tell_last_cost(self) -> None:
+        if self._observers is not None and self._ctx.room.isconnected():
+            await self._send_cost(self._observers)
 
     async def _silence(self) -> None:
         """Nothing is heard and nothing is said any more; what is open at the provider is cancelled."""
         self._session.input.set_audio_enabled(False)
-        with contextlib.suppress(TimeoutError, RuntimeError):
-            async with asyncio.timeout(1.5):
-                await self._session.interrupt(force=True)
+        await self._session.interrupt(force=True)
 
-    async def _delete_room(self) -> None:
-        try:
-            async with asyncio.timeout(3):
-                await self._ctx.api.room.delete_room(api.DeleteRoomRequest(room=self._told.session_id))
-        except api.TwirpError as error:
-            if error.code != api.TwirpErrorCode.NOT_FOUND:
-                logger.warning("the room was not deleted", extra={"why": str(error)})
-        except (TimeoutError, OSError) as error:
-            logger.warning("the room was not deleted", extra={"why": str(error)})
+    async def _delete_room(self, reason: str) -> None:
+        if may_delete_room(reason, self._till.valid):
+            await self._ctx.api.room.delete_room(api.DeleteRoomRequest(room=self._told.session_id))
 
     def _cross_check(self) -> None:
         found = differences(self._session.usage.model_usage, self._told.model, *self._till.audio_tokens)

@@ -55,7 +55,7 @@ def identify(presented: Presented | None, view: View | None, namespace: str, nam
 def pool_of(view: View, project: DirectoryProject) -> DirectoryPool:
     """The Project's pool. Raises Problem 402 (paused) or 503 with what is missing."""
     if project.paused:
-        raise Problem(402, "Paused", "the project is paused: sessions run on, new ones are not admitted")
+        raise Problem(402, "Paused", "the project is paused: live sessions wrap up, new ones are not admitted")
     pool = view.pools.get((project.pool.namespace, project.pool.name))
     if pool is None:
         raise Problem(503, "PoolUnknown", f"there is no SFU pool {project.pool.name!r}", retry_after=10)

@@ -60,7 +60,7 @@ class Media:
         return route
 
     def route(self, view: View, project: DirectoryProject) -> Route | None:
-        """Where rooms of sessions that run already may go: a paused Project's live sessions go on (law 5)."""
+        """Where rooms of sessions that run already may go: a paused Project's live sessions are not cut (law 5)."""
         try:
             return self.for_new(view, project.model_copy(update={"paused": False}))
         except Problem:

@@ -1,4 +1,6 @@
-"""Refusals as problem+json (RFC 9457). A ticket holder gets neutral ones: no numbers, no reasons, no money (law 8)."""
+"""Refusals as problem+json (RFC 9457). A ticket holder gets neutral ones: no numbers, no reasons, no money, not even
+in the status (law 8).
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,8 @@ TITLES = {
     503: "Service unavailable",
 }
 NEUTRAL = "interview not available"
+# "Payment Required" stands in every browser's log, whatever the body says.
+NEUTRAL_STATUS = {402: 403}
 
 
 class Problem(Exception):  # noqa: N818 - the RFC's word
@@ -50,7 +54,9 @@ class Neutral(Problem):
     """A refusal told to a ticket holder. Keeps the true reason for the gateway's own logs and metrics."""
 
     def __init__(self, told: Problem) -> None:
-        super().__init__(told.status, told.reason, NEUTRAL, retry_after=told.retry_after)
+        super().__init__(
+            NEUTRAL_STATUS.get(told.status, told.status), told.reason, NEUTRAL, retry_after=told.retry_after
+        )
 
     def body(self) -> dict[str, Any]:
         """The body: the same for every cause of one status."""

@@ -9,13 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from talktime_ledger.resources.project import Api, ProjectSpec
 from talktime_ledger.wire import BudgetState, ProjectStatus
 
-from talktime_operator.names import PAUSED_ANNOTATION, Key, Manifest
-from talktime_operator.observed import Pod
+from talktime_operator.names import PAUSED_ANNOTATION, Manifest
 
 Status = Literal["True", "False", "Unknown"]
 CARD_PROVIDER = {Api.OPENAI_REALTIME: "openai", Api.GEMINI_LIVE: "google"}
@@ -66,7 +65,7 @@ def paused(is_paused: bool) -> Finding:
             "Paused",
             "True",
             "PausedByAnnotation",
-            f"no new sessions: remove the annotation {PAUSED_ANNOTATION} to resume",
+            f"no new sessions, live ones wrap up: remove the annotation {PAUSED_ANNOTATION} to resume",
         )
     return Finding("Paused", "False", "NotPaused")
 
@@ -113,7 +112,7 @@ def budget_feasible(ledger: ProjectStatus | None) -> Finding:
     feasible = ledger.feasible
     if feasible.ok:
         return Finding("BudgetFeasible", "True", "Feasible")
-    return Finding("BudgetFeasible", "False", _reason(feasible.reason, "NotFeasible"), feasible.message)
+    return Finding("BudgetFeasible", "False", camel_case(feasible.reason, "NotFeasible"), feasible.message)
 
 
 def budget_available(spec: ProjectSpec, ledger: ProjectStatus | None) -> Finding:
@@ -137,86 +136,6 @@ def budget_available(spec: ProjectSpec, ledger: ProjectStatus | None) -> Finding
             f" onProjectSoft is {spec.budget.on_project_soft.value}",
         )
     return Finding("BudgetAvailable", "True", "WithinBudget")
-
-
-_NO_SECRET = re.compile(r'secret "(?P<name>[^"]+)" not found')
-_NO_KEY = re.compile(r"couldn't find key (?P<key>\S+) in Secret (?:[^/\s]+/)?(?P<name>\S+)")
-
-
-def missing_secret(pods: Sequence[Pod]) -> tuple[str, str | None] | None:
-    """(Secret, key or None) that the kubelet says is missing, from a container that cannot be configured."""
-    for pod in pods:
-        for reason, message in pod.waiting:
-            if reason == "CreateContainerConfigError":
-                if match := _NO_SECRET.search(message):
-                    return match["name"], None
-                if match := _NO_KEY.search(message):
-                    return match["name"], match["key"]
-    return None
-
-
-class _Fault(NamedTuple):
-    """What a provider report's code means: the condition's reason, the fix, the field and what happened there."""
-
-    reason: str
-    fix: str
-    field: str = "secretRef"
-    what: str = "refused"
-
-
-_FAULTS = {
-    "invalid_api_key": _Fault("InvalidApiKey", "put a valid key into the Secret and restart the agents"),
-    "insufficient_quota": _Fault("QuotaExhausted", "the account at the provider is out of quota or credit: top it up"),
-    "rate_limited": _Fault(
-        "RateLimited", "the provider answers 429: raise the account's limits or lower agent.maxReplicas"
-    ),
-    "tls_untrusted": _Fault(
-        "TlsUntrusted",
-        "agents trust their image's CAs or the chart's children.caBundle: put the CA of this server, or of the proxy"
-        " that re-signs its TLS, into children.caBundle (helm upgrade --set-file children.caBundle=...)",
-        field="endpoint",
-        what="showed a certificate that is not trusted",
-    ),
-}
-
-
-def credentials_valid(key: Key, spec: ProjectSpec, pods: Sequence[Pod], ledger: ProjectStatus | None) -> Finding:
-    kind = "CredentialsValid"
-    live = [p for p in pods if p.live]
-    if (missing := missing_secret(live)) is not None:
-        name, entry = missing
-        for i, provider in enumerate(spec.providers):
-            ref = provider.secret_ref
-            if ref.name == name and entry in (None, ref.key):
-                if entry is None:
-                    fix = f"create it with the key {ref.key!r}"
-                    return Finding(
-                        kind,
-                        "False",
-                        "SecretNotFound",
-                        f"spec.providers[{i}].secretRef.name: no Secret {name!r} in namespace {key.namespace!r}; {fix}",
-                    )
-                return Finding(
-                    kind,
-                    "False",
-                    "SecretKeyNotFound",
-                    f"spec.providers[{i}].secretRef.key: Secret {name!r} has no key {entry!r}; add it or name another",
-                )
-    index = {p.name: i for i, p in enumerate(spec.providers)}
-    for report in ledger.providers if ledger is not None else ():
-        if not report.ok and report.name in index:
-            fault = _FAULTS.get(
-                report.code, _Fault(_reason(report.code, "ProviderRefused"), "see the provider's message")
-            )
-            said = f" ({report.message})" if report.message else ""
-            i = index[report.name]
-            text = f"spec.providers[{i}].{fault.field}: {report.name} {fault.what}{said}; {fault.fix}"
-            return Finding(kind, "False", fault.reason, text[:1900])
-    if ledger is not None and any(r.ok and r.name in index for r in ledger.providers):
-        return Finding(kind, "True", "ProviderAccepted")
-    if any(p.ready for p in live):
-        return Finding(kind, "True", "KeysPresent", "every key is there; a provider has not answered with them yet")
-    return Finding(kind, "Unknown", "NoAgentYet", "no agent has started with these keys yet")
 
 
 def media_healthy(spec: ProjectSpec, namespace: str, pool: PoolView | None, pools: Sequence[str]) -> Finding:
@@ -280,7 +199,7 @@ def spec_invalid(problem: str) -> Finding:
     return Finding("Ready", "False", "SpecInvalid", f"{problem}; this object is older than its CRD, edit it")
 
 
-def _reason(text: str, default: str) -> str:
+def camel_case(text: str, default: str) -> str:
     """CamelCase of a code; conditions allow no other characters."""
     camel = "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", text) if part)
     return camel[:64] if camel and camel[0].isalpha() else default

@@ -159,7 +159,7 @@ class Machine:
 @dataclass(frozen=True)
 class Pod:
     """One pod of ours. `waiting` are (reason, message) of containers that do not start; `livekit`: the Secret that an
-    agent has its LiveKit's URL and keys from."""
+    agent has its LiveKit's URL and keys from; `started`: since when an agent runs, thus when it read its keys."""
 
     key: Key
     uid: str
@@ -176,6 +176,7 @@ class Pod:
     waiting: tuple[tuple[str, str], ...]
     sfu: SfuMarks = field(default_factory=lambda: SfuMarks())
     livekit: str = ""
+    started: datetime | None = None
 
     @property
     def live(self) -> bool:
@@ -207,6 +208,7 @@ class Pod:
             waiting=waiting,
             sfu=SfuMarks.parse(body) if labels.get(POOL_LABEL) else SfuMarks(),
             livekit=_livekit_secret(body) if labels.get(PROJECT_LABEL) else "",
+            started=_started(status) if labels.get(PROJECT_LABEL) else None,
         )
 
 
@@ -216,6 +218,12 @@ def _livekit_secret(body: Mapping[str, Any]) -> str:
             if entry["name"] == "LIVEKIT_API_KEY":
                 return sys.intern(str(((entry.get("valueFrom") or {}).get("secretKeyRef") or {}).get("name", "")))
     return ""
+
+
+def _started(status: Mapping[str, Any]) -> datetime | None:
+    states = [container.get("state") or {} for container in status.get("containerStatuses") or ()]
+    began = [state["running"]["startedAt"] for state in states if (state.get("running") or {}).get("startedAt")]
+    return datetime.fromisoformat(min(began)) if began else None
 
 
 @dataclass(frozen=True)

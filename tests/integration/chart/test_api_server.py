@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 import time
@@ -88,6 +89,34 @@ def test_the_examples_are_accepted(kubectl: Kubectl) -> None:
     answer = kubectl("apply", "--server-side", "--dry-run=server", "--recursive", "-f", str(ROOT / "examples"))
     for kind, name in (("project", "limit"), ("project", "patients"), ("sfupool", "eu"), ("ratecard", "gpt-realtime")):
         assert f"{kind}.talktime.dev/{name} serverside-applied" in answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "namespace", "example"),
+    [
+        ("project", "patients", "research", "own/project.yaml"),
+        ("sfupool", "eu", "talktime", "10-sfupool-eu.yaml"),
+        ("ratecard", "gpt-realtime", "", "rate-cards/gpt-realtime.yaml"),
+    ],
+)
+def test_kubectl_waits_for_ready_of_every_kind(
+    kubectl: Kubectl, kind: str, name: str, namespace: str, example: str
+) -> None:
+    one = (f"{kind}.talktime.dev/{name}", *(("--namespace", namespace) if namespace else ()))
+    kubectl("apply", "--server-side", "-f", str(ROOT / "examples" / example))
+    with pytest.raises(AssertionError, match="timed out waiting"):
+        kubectl("wait", "--for=condition=Ready", *one, "--timeout=1s")
+    condition = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Ready",
+        "message": "",
+        "observedGeneration": 1,
+        "lastTransitionTime": "2026-11-22T12:00:00Z",
+    }
+    status = json.dumps({"status": {"conditions": [condition]}})
+    kubectl("patch", *one, "--subresource=status", "--type=merge", "--patch", status)
+    assert "condition met" in kubectl("wait", "--for=condition=Ready", *one, "--timeout=60s")
 
 
 def test_an_upgrade_and_a_reinstall_keep_the_database_password(kubectl: Kubectl, helm: str, kubeconfig: str) -> None:

@@ -126,7 +126,7 @@ async def test_a_spent_budget_refuses_with_numbers_or_neutrally(
         budget = (await operator.project("it", "spent")).budget
         assert budget.posted + budget.reserved <= Decimal("0.10")
         refused = await http.post(f"{url}/token", params={"ticket": tickets.json()["ticket"]}, json={})
-        assert (refused.status_code, refused.json()["detail"]) == (402, "interview not available")
+        assert (refused.status_code, refused.json()["detail"]) == (403, "interview not available")
         assert (await operator.project("it", "spent")).sessions.refused["BudgetExhausted"] >= 2
 
 
@@ -140,7 +140,7 @@ async def test_a_ticket_works_once_and_only_when_there_is_an_interview(
         body = {"expires_in_sec": 60, "participant_key": "p-1"}
         ticket = (await http.post(f"{url}/tickets", headers=as_.of(SERVER_KEY), json=body)).json()["ticket"]
         early = await http.post(f"{url}/token", params={"ticket": ticket}, json={})
-        assert (early.status_code, early.json()["detail"]) == (402, "interview not available")
+        assert (early.status_code, early.json()["detail"]) == (403, "interview not available")
         await operator.put_project("it", "invited", push())
         raced = await asyncio.gather(*(http.post(f"{url}/token", params={"ticket": ticket}, json={}) for _ in range(4)))
         while not any(answer.status_code == 201 for answer in raced):  # the directory may still say paused

@@ -164,14 +164,15 @@ async def test_a_project_that_is_hard_at_once_tells_its_sessions_that_nothing_be
         assert await session.seconds_until("state", "ok", time.monotonic()) < PUSHED_WITHIN
 
 
-async def test_sessions_of_a_deleted_project_wrap_up_and_new_ones_are_refused(stand: Stand, pod: Path) -> None:
+async def test_sessions_of_a_deleted_project_go_on_and_new_ones_are_refused(stand: Stand, pod: Path) -> None:
     async with live(stand, pod, pushed=True, interval=NEVER) as session:
         began = time.monotonic()
         await stand.client(OPERATOR).delete_project("study", "limit")
         with pytest.raises(NotFound):
             await stand.client(GATEWAY).open_session(opening())
-        assert await session.seconds_until("reason", "Deleted", began) < PUSHED_WITHIN
-        assert session.grants[-1].state == "soft", "it comes to its end in its own words, it is not cut"
+        assert await session.seconds_until("deleted", True, began) < PUSHED_WITHIN
+        told = session.grants[-1]
+        assert (told.state, told.reason, told.wrap_up) == ("ok", "", False), "it ends by its own end or its limits"
         assert not session.budget.ended.done()
     assert (await stand.account())["reserved"] == 0
     await stand.assert_laws()

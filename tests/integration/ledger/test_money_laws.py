@@ -313,7 +313,21 @@ async def test_pause_edit_and_deletion_reach_live_sessions_by_push_and_by_the_ne
         event = await anext(stream)
         assert (event.event, event.data["reason"]) == ("limits", "Deleted")
     grant = await agent.use(session_id, wire.Use(epoch=1, n=2))
-    assert (grant.state, grant.reason) == (wire.GrantState.SOFT, "Deleted")
+    assert (grant.state, grant.deleted) == (wire.GrantState.OK, True)
+    await stand.assert_laws()
+
+
+async def test_a_session_of_a_deleted_project_is_metered_and_ends_by_its_limit(stand: Stand) -> None:
+    """Nobody else may begin, and what the account has bounds who is there already."""
+    session_id, agent, _ = await start(stand)
+    await stand.client(OPERATOR).delete_project("study", "limit")
+    grant = await agent.use(session_id, wire.Use(epoch=1, n=1, usages=(usage("a"),)))
+    assert (grant.state, grant.wrap_up, grant.posted) == (wire.GrantState.OK, False, Decimal("0.004"))
+    grant = await agent.use(session_id, wire.Use(epoch=1, n=2, usages=(usage("b", 40_000),)))
+    assert (grant.reason, grant.wrap_up, grant.posted) == ("SessionSoft", True, Decimal("0.804"))
+    await agent.close(session_id, wire.Close(epoch=1, n=3, reason="done"))
+    account = await stand.account()
+    assert (account["posted"], account["reserved"]) == (Decimal("0.804"), 0)
     await stand.assert_laws()
 
 

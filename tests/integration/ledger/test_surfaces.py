@@ -161,7 +161,13 @@ async def test_clips_and_provider_reports(stand: Stand) -> None:
     [first] = (await operator.project("study", "limit")).providers
     await agent.report_provider("study", "limit", bad)
     [second] = (await operator.project("study", "limit")).providers
-    assert first.code == "invalid_api_key" and first.since == second.since
+    assert first.code == "invalid_api_key" and first.since and second.since
+    assert second.since > first.since, "refused again: the old refusal's time would look as if the key was fixed since"
+    good = wire.ProviderReport(provider="main", ok=True)
+    await agent.report_provider("study", "limit", good)
+    [third] = (await operator.project("study", "limit")).providers
+    await agent.report_provider("study", "limit", good)
+    assert (await operator.project("study", "limit")).providers == (third,) and third.ok
 
 
 def minutes_card(vendor: str, per_hour: str) -> RateCardSpec:

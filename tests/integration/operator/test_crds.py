@@ -68,11 +68,15 @@ def changed(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return out
 
 
-def create(api: httpx.Client, namespace: str, body: dict[str, Any]) -> httpx.Response:
+def place(namespace: str, body: dict[str, Any]) -> str:
+    """Where objects of this kind are."""
     plural = {"Project": "projects", "SFUPool": "sfupools", "RateCard": "ratecards"}[body["kind"]]
-    where = f"{GROUP}/{plural}" if body["kind"] == "RateCard" else f"{GROUP}/namespaces/{namespace}/{plural}"
+    return f"{GROUP}/{plural}" if body["kind"] == "RateCard" else f"{GROUP}/namespaces/{namespace}/{plural}"
+
+
+def create(api: httpx.Client, namespace: str, body: dict[str, Any]) -> httpx.Response:
     # kubectl sends fieldValidation=Strict by default; a typo must be an error and not be dropped.
-    return api.post(where, params={"fieldValidation": "Strict"}, json=body)
+    return api.post(place(namespace, body), params={"fieldValidation": "Strict"}, json=body)
 
 
 def unique_card() -> dict[str, Any]:
@@ -244,13 +248,77 @@ def test_kubectl_scale_sets_replicas_of_a_pool(api: httpx.Client, namespace: str
     assert api.get(where).json()["spec"]["replicas"] == 3
 
 
-def test_the_columns_answer_the_next_question(api: httpx.Client, namespace: str) -> None:
-    create(api, namespace, PROJECT)
-    table = api.get(
-        f"{GROUP}/namespaces/{namespace}/projects", headers={"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
-    ).json()
-    names = [c["name"].upper() for c in table["columnDefinitions"] if c["priority"] == 0]
-    assert names == ["NAME", "BUDGET", "SPENT", "USED", "STATE", "SESSIONS", "AGENTS", "MEDIA", "AGE"]
+READY = {
+    "type": "Ready",
+    "status": "True",
+    "reason": "Ready",
+    "message": "",
+    "observedGeneration": 1,
+    "lastTransitionTime": "2026-11-22T12:00:00Z",
+}
+SPENDING = {
+    "budget": {"posted": "1.2346", "usedPercent": "24.7%", "state": "OK"},
+    "sessions": {"open": 2},
+    "agents": {"summary": "1/2"},
+    "media": {"active": "SelfHosted"},
+    "conditions": [READY],
+}
+SERVING = {
+    "active": {"target": "SelfHosted", "since": "2026-11-22T12:00:00Z"},
+    "nodesSummary": "1/1",
+    "sessions": 3,
+    "conditions": [READY],
+}
+PRICED = {"entries": 1, "effectiveFrom": "2026-01-01T00:00:00Z", "conditions": [READY]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "columns"),
+    [
+        (
+            PROJECT,
+            SPENDING,
+            {
+                "BUDGET": "5",
+                "SPENT": "1.2346",
+                "USED": "24.7%",
+                "STATE": "OK",
+                "SESSIONS": 2,
+                "AGENTS": "1/2",
+                "MEDIA": "SelfHosted",
+            },
+        ),
+        (POOL, SERVING, {"ACTIVE": "SelfHosted", "NODES": "1/1", "SESSIONS": 3, "READY": "True"}),
+        (
+            unique_card(),
+            PRICED,
+            {
+                "PROVIDER": "openai",
+                "MODEL": "gpt-realtime-2.1-mini",
+                "ENTRIES": 1,
+                "EFFECTIVE": "2026-01-01T00:00:00Z",
+                "READY": "True",
+            },
+        ),
+    ],
+    ids=["Project", "SFUPool", "RateCard"],
+)
+def test_the_columns_answer_the_next_question(
+    api: httpx.Client, namespace: str, body: dict[str, Any], status: dict[str, Any], columns: dict[str, Any]
+) -> None:
+    made = create(api, namespace, body)
+    assert made.status_code == 201, made.text
+    where = place(namespace, body) + f"/{body['metadata']['name']}"
+    told = api.patch(
+        f"{where}/status", headers={"Content-Type": "application/merge-patch+json"}, json={"status": status}
+    )
+    assert told.status_code == 200, told.text
+    table = api.get(where, headers={"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}).json()
+    shown = [c["priority"] == 0 for c in table["columnDefinitions"]]
+    names = [c["name"].upper() for c in table["columnDefinitions"]]
+    cells = dict(zip(names, table["rows"][0]["cells"], strict=True))
+    assert [name for name, first in zip(names, shown, strict=True) if first] == ["NAME", *columns, "AGE"]
+    assert {name: cells[name] for name in columns} == columns
 
 
 def test_status_is_a_subresource(api: httpx.Client, namespace: str) -> None:

@@ -178,9 +178,10 @@ async def test_staying_until_the_other_side_ends_it(door: FrontDoor, tmp_path: P
     assert summary["sessions"][0]["disconnect_reason"] == "ROOM_DELETED"
 
 
-async def test_a_refusal_is_told_and_fails(door: FrontDoor, tmp_path: Path) -> None:
-    door.refuse = 402
+@pytest.mark.parametrize("status", [402, 403], ids=["server key", "ticket"])
+async def test_a_refusal_is_told_and_fails(door: FrontDoor, tmp_path: Path, status: int) -> None:
+    door.refuse = status
     code, summary, _ = await participants(door, tmp_path, "--turns", "1")
     assert (code, summary["refused"]) == (1, 1)
-    assert summary["sessions"][0]["refused"] == 402
+    assert summary["sessions"][0]["refused"] == status
     assert door.asked == [{"key": "Bearer tts_k"}]

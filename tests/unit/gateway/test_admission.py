@@ -93,5 +93,12 @@ def test_a_neutral_refusal_is_the_same_for_every_cause() -> None:
     rich = Problem(402, "BudgetExhausted", "nothing left", extra={"available": "0.01"})
     poor = Problem(402, "Paused", "paused")
     assert body(rich.neutral()) == body(poor.neutral())
+    assert rich.neutral().status == 403, "402 itself speaks of money"
     assert set(body(rich.neutral())) == {"type", "title", "status", "detail"}
     assert rich.neutral().reason == "BudgetExhausted", "kept for logs and metrics"
+
+
+@pytest.mark.parametrize("status", [404, 425, 429, 500, 503])
+def test_a_neutral_refusal_still_says_whether_asking_again_helps(status: int) -> None:
+    told = Problem(status, "Full", "no room", retry_after=2).neutral()
+    assert (told.status, told.retry_after) == (status, 2)

@@ -12,8 +12,6 @@ from talktime_ledger.resources.project import ProjectSpec
 from talktime_ledger.wire import ProjectStatus
 from talktime_operator import conditions
 from talktime_operator.conditions import Finding, PoolView
-from talktime_operator.names import Key
-from talktime_operator.observed import Pod
 
 Specs = Callable[..., ProjectSpec]
 Statuses = Callable[..., ProjectStatus]
@@ -41,61 +39,6 @@ def test_budget_states(project_spec: Specs, ledger_status: Statuses, state: str,
     finding = conditions.budget_available(project_spec(), ledger_status(budget=budget))
     assert (finding.status, finding.reason) == (status, reason)
     assert not re.search(r"\d\.\d", finding.message)
-
-
-@pytest.mark.parametrize(
-    ("message", "reason", "words"),
-    [
-        ('secret "openai" not found', "SecretNotFound", "spec.providers[0].secretRef.name"),
-        ('secret "google" not found', "SecretNotFound", "spec.providers[1].secretRef.name"),
-        ("couldn't find key token in Secret team/google", "SecretKeyNotFound", "spec.providers[1].secretRef.key"),
-    ],
-)
-def test_what_the_kubelet_misses_becomes_a_field(
-    key: Key, project_spec: Specs, pod: Callable[..., Pod], message: str, reason: str, words: str
-) -> None:
-    waiting = (("CreateContainerConfigError", message),)
-    pods = [pod("a", phase="Pending", ready=False, waiting=waiting)]
-    finding = conditions.credentials_valid(key, project_spec(), pods, None)
-    assert (finding.status, finding.reason) == ("False", reason)
-    assert words in finding.message
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("invalid_api_key", "InvalidApiKey"),
-        ("insufficient_quota", "QuotaExhausted"),
-        ("rate_limited", "RateLimited"),
-        ("weird thing!", "WeirdThing"),
-        ("", "ProviderRefused"),
-    ],
-)
-def test_what_the_provider_says_becomes_a_reason(
-    key: Key, project_spec: Specs, ledger_status: Statuses, code: str, reason: str
-) -> None:
-    ledger = ledger_status(providers=[{"name": "openai", "ok": False, "code": code, "message": "no"}])
-    finding = conditions.credentials_valid(key, project_spec(), [], ledger)
-    assert (finding.status, finding.reason) == ("False", reason)
-    assert "spec.providers[0].secretRef" in finding.message
-
-
-def test_an_untrusted_certificate_names_the_bundle_to_change(
-    key: Key, project_spec: Specs, ledger_status: Statuses
-) -> None:
-    said = "unable to get local issuer certificate"
-    ledger = ledger_status(providers=[{"name": "openai", "ok": False, "code": "tls_untrusted", "message": said}])
-    finding = conditions.credentials_valid(key, project_spec(), [], ledger)
-    assert (finding.status, finding.reason) == ("False", "TlsUntrusted")
-    for words in ("spec.providers[0].endpoint", said, "children.caBundle"):
-        assert words in finding.message
-
-
-def test_a_provider_that_left_the_spec_says_nothing_any_more(
-    key: Key, project_spec: Specs, ledger_status: Statuses
-) -> None:
-    ledger = ledger_status(providers=[{"name": "gone", "ok": False, "code": "invalid_api_key"}])
-    assert conditions.credentials_valid(key, project_spec(), [], ledger).status == "Unknown"
 
 
 def test_an_unknown_pool_tells_which_there_are(project_spec: Specs) -> None:

@@ -51,7 +51,6 @@ class Position:
     in_flight: Decimal = ZERO
     project_soft_ends_sessions: bool = False
     paused: bool = False
-    deleted: bool = False
     transport_short: bool = False
 
     def fits(self, level: Level) -> bool:
@@ -109,17 +108,10 @@ def project_soft(at: Position) -> Verdict | None:
 
 
 def paused(at: Position) -> Verdict | None:
-    """A paused Project lets live sessions come to an end."""
+    """A paused Project lets live sessions come to an end (a deleted one does not hurry them: ADR 9)."""
     if not at.paused:
         return None
     return Verdict(LimitState.SOFT, "Paused", "the Project is paused")
-
-
-def deleted(at: Position) -> Verdict | None:
-    """A deleted Project lets live sessions come to an end."""
-    if not at.deleted:
-        return None
-    return Verdict(LimitState.SOFT, "Deleted", "the Project was deleted")
 
 
 def participant_soft(at: Position) -> Verdict | None:
@@ -142,7 +134,6 @@ CHAIN: tuple[Rule, ...] = (
     participant_hard,
     session_hard,
     paused,
-    deleted,
     project_soft,
     participant_soft,
     session_soft,

@@ -268,6 +268,7 @@ def answer(
         hold=session.hold,
         outage_reserve=aside,
         paused=project.paused,
+        deleted=project.deleted,
         budget=GrantBudget(
             session_limit=after.limit_usd,
             session_posted=after.posted,
@@ -314,7 +315,6 @@ def _position(
         in_flight=session.in_flight,
         project_soft_ends_sessions=ends,
         paused=project.paused,
-        deleted=project.deleted,
     )
 
 

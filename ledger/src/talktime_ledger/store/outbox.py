@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ class Letter:
     """One message to deliver."""
 
     id: UUID
+    project_id: UUID
     session_id: UUID
     kind: str
     url: str
@@ -61,17 +63,27 @@ async def put(connection: Connection, project: Project, session: SessionState, u
     )
 
 
-async def take(connection: Connection, lease_sec: float, limit: int = 20) -> list[Letter]:
-    """Due letters, taken for `lease_sec` so that other replicas leave them alone (the network call is outside)."""
+async def take(
+    connection: Connection, lease_sec: float, *, limit: int, per_project: int, busy: Collection[UUID] = ()
+) -> list[Letter]:
+    """Due letters, taken for `lease_sec` so that other replicas leave them alone (the network call is outside): the
+    oldest few of each Project, so that one with many leaves room for others, and none of those that are `busy`."""
     rows = await connection.fetch(
-        """UPDATE outbox SET next_at = NOW() + make_interval(secs => $1), attempts = attempts + 1
-           WHERE id IN (SELECT id FROM outbox WHERE delivered_at IS NULL AND abandoned_at IS NULL AND next_at <= NOW()
-                        ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-           RETURNING id, session_id, kind, url, body, attempts""",
+        """WITH due AS (
+             SELECT id, next_at, ROW_NUMBER() OVER (PARTITION BY project_id ORDER BY next_at, id) AS place FROM outbox
+             WHERE delivered_at IS NULL AND abandoned_at IS NULL AND next_at <= NOW() AND project_id <> ALL($4))
+           UPDATE outbox SET next_at = NOW() + make_interval(secs => $1), attempts = attempts + 1
+           WHERE id IN (SELECT id FROM outbox
+                        WHERE id IN (SELECT id FROM due WHERE place <= $3 ORDER BY next_at LIMIT $2)
+                          AND delivered_at IS NULL AND abandoned_at IS NULL AND next_at <= NOW()
+                        FOR UPDATE SKIP LOCKED)
+           RETURNING id, project_id, session_id, kind, url, body, attempts""",
         lease_sec,
         limit,
+        per_project,
+        list(busy),
     )
-    return [Letter(row["id"], row["session_id"], row["kind"], row["url"], row["body"], row["attempts"]) for row in rows]
+    return [Letter(**dict(row)) for row in rows]
 
 
 async def delivered(connection: Connection, letter_id: UUID) -> None:

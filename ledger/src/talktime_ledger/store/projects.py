@@ -166,12 +166,14 @@ async def refused(connection: Connection, project_id: UUID, reason: str) -> None
 async def report_provider(
     connection: Connection, project_id: UUID, provider: str, ok: bool, code: str, message: str
 ) -> bool:
-    """Keeps the last report; `since` moves when the code changes. Returns whether it changed."""
+    """Keeps the last report. `since` moves when the code changes and with every refusal: who fixed a key must be told
+    from who still has the old one. Returns whether there is something new to know."""
     return bool(
         await connection.fetchval(
             """INSERT INTO provider_reports (project_id, provider, ok, code, message) VALUES ($1, $2, $3, $4, $5)
                ON CONFLICT (project_id, provider) DO UPDATE SET ok = $3, code = $4, message = $5, since = NOW()
-               WHERE (provider_reports.ok, provider_reports.code) IS DISTINCT FROM ($3, $4) RETURNING TRUE""",
+               WHERE NOT $3 OR (provider_reports.ok, provider_reports.code) IS DISTINCT FROM ($3, $4)
+               RETURNING TRUE""",
             project_id,
             provider,
             ok,

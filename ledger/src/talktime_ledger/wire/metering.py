@@ -55,6 +55,7 @@ class Grant(Wire):
     hold: int = 1
     outage_reserve: Usd = money.ZERO
     paused: bool = False
+    deleted: bool = False
     budget: GrantBudget
 
 

@@ -88,7 +88,7 @@ class FeasibleStatus(Wire):
 
 
 class ProviderStatus(Wire):
-    """Last report of the agents about one provider; `since` = when this code was first seen."""
+    """Last report of the agents about one provider; `since` = when it was last refused, or first answered."""
 
     name: str
     ok: bool

@@ -22,6 +22,7 @@ from talktime_operator.children.disruption_budget import build_disruption_budget
 from talktime_operator.children.livekit_secret import LiveKitAccess
 from talktime_operator.children.standby import COMPONENT, build_standby
 from talktime_operator.conditions import Finding, PoolView
+from talktime_operator.credentials import credentials_valid
 from talktime_operator.names import Key, Manifest, Owner
 from talktime_operator.observed import Child, Pod, Resource
 from talktime_operator.pools.fallback_keys import Standby
@@ -218,7 +219,7 @@ def _findings(seen: Seen, workers: Sequence[Worker]) -> list[Finding]:
         conditions.price_known(spec, seen.ledger),
         conditions.budget_feasible(seen.ledger),
         conditions.budget_available(spec, seen.ledger),
-        conditions.credentials_valid(seen.resource.key, spec, seen.pods, seen.ledger),
+        credentials_valid(seen.resource.key, spec, seen.pods, seen.ledger, seen.now),
         conditions.media_healthy(spec, seen.release_namespace, seen.pool, seen.pool_names),
         conditions.metrics_fresh(unknown, seen.ledger is not None, seen.ledger_reachable),
     ]

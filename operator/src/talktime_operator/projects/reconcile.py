@@ -22,7 +22,8 @@ from talktime_operator.children.agent_record import Record, build_agent_record
 from talktime_operator.children.livekit_secret import LiveKitAccess, build_livekit_secret
 from talktime_operator.children.standby import standby
 from talktime_operator.cluster import Cluster
-from talktime_operator.conditions import Finding, missing_secret
+from talktime_operator.conditions import Finding
+from talktime_operator.credentials import look_again, missing_secret
 from talktime_operator.kube import Kube
 from talktime_operator.ledger_sync import LedgerSync
 from talktime_operator.metrics import scalings_total
@@ -98,7 +99,7 @@ class Projects:
         seen, push_retry = await self._push(seen, planned)
         cooling = self._cooling(resource.uid, AGENTS, planned.needs_fewer)
         cooling = _earliest(cooling, self._cooling(resource.uid, STANDBY, planned.standby_needs_fewer))
-        retry = _earliest(retry, push_retry, cooling)
+        retry = _earliest(retry, push_retry, cooling, look_again(seen.ledger, seen.now))
         return _earliest(retry, await self._write(resource, plan(seen)))
 
     async def _gather(self, resource: Resource[ProjectSpec], spec: ProjectSpec) -> tuple[Seen, float]:

@@ -326,6 +326,35 @@ def test_a_sick_pool_goes_over_and_says_so_to_everybody(seen: Callable[..., Seen
     assert told(both)["FallbackReady"] == ("False", "FallbackSick")
 
 
+WELL = Evidence(Streak("good", 300, 300.0, True), Cause.NONE, "")
+
+
+@pytest.mark.parametrize(
+    ("mode", "fallback", "ready"),
+    [
+        ("Force", "good", ("True", "OnFallback")),
+        ("Force", "unknown", ("True", "OnFallback")),
+        ("Force", "bad", ("False", "FallbackSick")),
+        ("Auto", "bad", ("True", "Ready")),
+    ],
+)
+def test_a_planned_switch_to_a_dead_fallback_is_no_healthy_pool(
+    seen: Callable[..., Seen], node: Callable[..., Pod], mode: str, fallback: Any, ready: tuple[str, str]
+) -> None:
+    """Gateways leave the nodes alone while the switch is forced, so each new session is refused. After the end of the
+    switch (Auto) they use them again when the fallback fails."""
+    base = seen((node("sfu-eu-0"),), {"uid-sfu-eu-0": GOOD}, replicas=1, fallback=FALLBACK | {"mode": mode})
+    active = {"target": "Fallback", "since": "2026-11-22T11:59:30Z", "reason": "Forced", "message": "", "count": 1}
+    status = {"active": active}
+    base = replace(base, resource=replace(base.resource, status=status), second=Second("wss://x"))
+    made = plan(replace(base, evidence=replace(WELL, fallback=fallback, fallback_message="hangs")))
+    assert told(made)["Ready"] == ready
+    if ready[0] == "False":
+        (said,) = [f.message for f in made.findings if f.type == "Ready"]
+        assert "set spec.fallback.mode to Auto" in said
+    assert made.view.forced is (mode == "Force")
+
+
 def test_redis_away_keeps_the_pool_and_names_the_cause(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
     evidence = Evidence(Streak("unknown", 99, 99.0, True), Cause.REDIS, "every node answers 406", fallback="good")
     base = seen((node("sfu-eu-0"),), {"uid-sfu-eu-0": STALE}, replicas=1, fallback=FALLBACK)

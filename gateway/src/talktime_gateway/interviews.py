@@ -180,7 +180,7 @@ class Interviews:
     def _elsewhere(self, route: Route | None, silent: Sfu | None) -> tuple[Sfu, str] | None:
         """Where the session's next room would be made, not where ``silent`` is; None when no place takes one now."""
         try:
-            return self._place(route, silent) if route is not None else None
+            return self._place(route, silent, live=True) if route is not None else None
         except Problem:
             return None
 
@@ -232,23 +232,30 @@ class Interviews:
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _place(self, route: Route, silent: Sfu | None = None) -> tuple[Sfu, str]:
+    def _place(self, route: Route, silent: Sfu | None = None, *, live: bool = False) -> tuple[Sfu, str]:
         """The LiveKit and the node (empty: its own choice) for the next room. Raises Problem 429 or 503.
 
-        ``silent``: one that does not answer now; it comes last like those that failed a moment ago.
+        ``silent``: one that does not answer now; it comes last like those that failed a moment ago. ``live``: for an
+        interview that has begun.
         """
         now, pool = time.monotonic(), route.pool
         failed = self._recent.failed(now) | ({_mark(silent, "")} if silent is not None else set())
+        second = route.fallback
+        second_failed = second is not None and _mark(second, "") in failed
         own: placement.Choice | placement.No = placement.No.NONE
         own_failed = False
         if route.own is not None:
-            own = placement.choose(pool.nodes, self._recent.placed(now), failed, self._limits.rooms_per_node)
+            placed = self._recent.placed(now)
+            own = placement.choose(pool.nodes, placed, failed, pool.sessionsPerNode or self._limits.rooms_per_node)
+            if live and own is placement.No.FULL:
+                # Nodes that share what a dead one carried get fuller than planned rather than end its interviews.
+                if second is not None and not second_failed:
+                    return second, ""
+                own = placement.choose(pool.nodes, placed, failed)
             marks = (
                 {_mark(route.own, own.node_id), _mark(route.own, "")} if isinstance(own, placement.Choice) else set()
             )
             own_failed = not marks.isdisjoint(failed)
-        second = route.fallback
-        second_failed = second is not None and _mark(second, "") in failed
         first = placement.sides(pool, own, own_failed, second is not None, second_failed)[0]
         if first == "fallback" and second is not None:
             return second, ""

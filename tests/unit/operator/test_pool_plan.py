@@ -308,6 +308,7 @@ def test_a_sick_pool_goes_over_and_says_so_to_everybody(seen: Callable[..., Seen
     made = plan(replace(base, evidence=replace(SICK, fallback="good"), second=second))
     assert made.push is not None
     assert (made.push.active, made.push.fallbackURL, made.push.fallbackMode) == ("Fallback", "wss://x", "Auto")
+    assert made.push.sessionsPerNode == 100
     assert made.status["active"] == {
         "target": "Fallback",
         "since": base.now.strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -33,7 +33,13 @@ class Autoscaling(Spec):
 
     min: int = Field(1, ge=0, le=100)
     max: int = Field(3, ge=1, le=100)
-    sessions_per_node: int = Field(100, ge=1, le=10_000)
+    sessions_per_node: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Sessions a node carries: autoscaling counts by it, and a node that has as many takes no new one,"
+        " with a fixed size too (live ones of a node that died may go above it).",
+    )
     headroom_percent: int = Field(20, ge=0, le=90)
 
     cel: ClassVar[tuple[Rule, ...]] = (

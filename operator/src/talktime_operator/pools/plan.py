@@ -131,6 +131,7 @@ def plan(seen: Seen) -> Plan:
             nodes=nodes,
             fallbackURL=seen.second.url if seen.second.usable else None,
             fallbackMode=spec.fallback.mode.value,
+            sessionsPerNode=spec.autoscaling.sessions_per_node,
         ),
         view=turn.view,
         findings=tuple(findings),

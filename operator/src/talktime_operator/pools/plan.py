@@ -78,14 +78,16 @@ class Seen:
 @dataclass(frozen=True)
 class Plan:
     """What to do. `drain`: marks to set and take away, pods and StatefulSets to delete; `doors`: pods that the Service
-    shall (True) or shall no longer lead new signal connections to; `restart`: a sick pod to delete (its StatefulSet
-    makes it anew). `again`: seconds until time alone may change something, 0 = never."""
+    shall (True) or shall no longer lead new signal connections to; `active`: where new rooms go, as in the status;
+    `restart`: a sick pod to delete (its StatefulSet makes it anew). `again`: seconds until time alone may change
+    something, 0 = never."""
 
     children: tuple[Manifest, ...]
     status: dict[str, Any]
     push: PoolPush | None
     view: PoolView
     findings: tuple[Finding, ...]
+    active: Active | None = None
     drain: drain.Decision = field(default_factory=drain.Decision)
     doors: Mapping[str, bool] = field(default_factory=dict)
     again: float = 0.0
@@ -135,6 +137,7 @@ def plan(seen: Seen) -> Plan:
         ),
         view=turn.view,
         findings=tuple(findings),
+        active=turn.active,
         drain=steps,
         doors=doors((p for p in seen.pods if p.key.name not in {*steps.begin, *steps.cancel}), going),
         again=min((s for s in (turn.again, healed.again) if s > 0), default=0.0),

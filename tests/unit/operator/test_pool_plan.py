@@ -399,9 +399,10 @@ def test_the_way_back_is_looked_at_when_its_time_has_come(seen: Callable[..., Se
     ],
 )
 def test_what_is_said_of_media_paths(seen: Callable[..., Seen], media: Media, expected: tuple[str, str]) -> None:
-    looked = replace(seen(health={"mediaProbe": True}), evidence=Evidence(media=media))
+    looked = replace(seen(), evidence=Evidence(media=media))
     assert told(plan(looked))["MediaProbed"] == expected
-    assert "MediaProbed" not in told(plan(replace(seen(), evidence=Evidence(media=media))))
+    unasked = replace(seen(health={"mediaProbe": False}), evidence=Evidence(media=media))
+    assert "MediaProbed" not in told(plan(unasked))
 
 
 HUNG = Sickness(Answer.HUNG, 90.0, None)

@@ -145,9 +145,9 @@ class Health(Spec):
     interval: Duration = Field("1s", description="Pause between two rounds over the nodes; an answer may take 1s.")
     failure_threshold: int = Field(3, ge=1, le=20, description="So many bad rounds in a row count as sick.")
     media_probe: bool = Field(
-        False,
+        True,
         description="Join each node every 5s and exchange ICE checks with its UDP port: UDP that is dropped while HTTP"
-        " answers counts as sick.",
+        " answers counts as sick. UDP that never came through to any node counts against none.",
     )
     restart_sick: bool = Field(
         True,

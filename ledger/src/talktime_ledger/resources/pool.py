@@ -21,13 +21,6 @@ class FallbackMode(StrEnum):
     NEVER = "Never"
 
 
-class Webhooks(StrEnum):
-    """How the fallback tells about joins and leaves."""
-
-    REACHABLE = "Reachable"
-    POLL = "Poll"
-
-
 class Autoscaling(Spec):
     """Node count by concurrent sessions; held while `spec.replicas` is set."""
 
@@ -168,7 +161,6 @@ class Fallback(Spec):
         1, ge=0, le=100, description="Agents kept at the fallback while a Project has open sessions."
     )
     failback_after: Duration = Field("5m", description="Health without a break before new rooms come back.")
-    webhooks: Webhooks = Webhooks.POLL
 
     cel: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -117,19 +117,53 @@ def _reasons(made: Plan) -> dict[str, str]:
     return {f.type: f.reason for f in made.findings}
 
 
-def test_the_months_saving_stands_in_the_status_and_stays_while_nobody_tells(seen: Callable[..., Seen]) -> None:
+def test_the_months_saving_stands_in_the_status_and_stays_while_nobody_tells(
+    seen: Callable[..., Seen], node: Callable[..., Pod]
+) -> None:
     """400,000 minutes at 0.0005 on one node of 70 USD, from the month's beginning; no plan fee, nothing included."""
     rates = RateSnapshot(
         "c", "livekit", "participant", datetime(2026, 1, 1, tzinfo=UTC), {SECONDS: Decimal("8.333333")}
     )
     spent = Spent(400_000, (RateEntry(rates.effective_from, {}), rates))
-    looked = seen(nodeMonthlyCost="70", replicas=1)
+    looked = seen((node("sfu-eu-0-0"),), nodeMonthlyCost="70", replicas=1)
     told = plan(replace(looked, spent=spent)).status["saving"]
     assert (told["month"], told["participantMinutes"], told["cloudUsd"]) == (f"{looked.now:%Y-%m}", 400_000, "200.00")
     assert Decimal(told["savedUsd"]) == Decimal(told["cloudUsd"]) - Decimal(told["nodesUsd"])
     before = {"saving": {"month": "2026-01"}}
     assert plan(seen(nodeMonthlyCost="70", status=before)).status["saving"] == before["saving"]
     assert "saving" not in plan(replace(seen(status=before), spent=spent)).status, "what a node costs is not known"
+
+
+def test_a_node_that_came_yesterday_is_not_charged_for_the_whole_month(
+    seen: Callable[..., Seen], node: Callable[..., Pod]
+) -> None:
+    """22 November, noon: 516 of 720 hours are over. One node all the time, two since a day."""
+    rates = RateSnapshot("c", "livekit", "participant", datetime(2026, 1, 1, tzinfo=UTC), {SECONDS: Decimal(8)})
+    spent = Spent(0, (RateEntry(rates.effective_from, {}), rates))
+    yesterday = {"nodeHours": {"nodes": 1, "since": "2026-11-01T00:00:00Z", "hours": "0"}}
+    two = (node("sfu-eu-0-0"), node("sfu-eu-1-0"))
+    looked = replace(seen(two, nodeMonthlyCost="72", replicas=2, status=yesterday), spent=spent)
+    first = plan(replace(looked, now=looked.now - timedelta(days=1)))
+    assert first.status["nodeHours"] == {"nodes": 2, "since": "2026-11-21T12:00:00Z", "hours": "492.0000"}
+    later = plan(replace(looked, resource=replace(looked.resource, status=first.status)))
+    assert later.status["nodeHours"] == first.status["nodeHours"], "time alone writes nothing"
+    assert later.status["saving"]["nodesUsd"] == "54.00", "(492 + 2 x 24) / 720 x 72"
+
+
+@pytest.mark.parametrize(
+    ("cost", "spent", "reason"),
+    [
+        (None, Spent(5, None), "NodeCostUnset"),
+        ("70", None, "LedgerSilent"),
+        ("70", Spent(5, None), "CloudPriceMissing"),
+    ],
+)
+def test_a_saving_that_is_not_there_says_why(
+    seen: Callable[..., Seen], cost: str | None, spent: Spent | None, reason: str
+) -> None:
+    made = plan(replace(seen(nodeMonthlyCost=cost), spent=spent))
+    assert "saving" not in made.status
+    assert told(made)["SavingKnown"] == ("Unknown", reason)
 
 
 def test_fixed_replicas_hold_autoscaling_and_say_so(seen: Callable[..., Seen]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import pytest
 from talktime_gateway import tokens
 from talktime_gateway.admission import Caller
 from talktime_gateway.credentials import Kind
-from talktime_gateway.directory import View
+from talktime_gateway.directory import CUT_SEC, Cache, View
 from talktime_gateway.interviews import Interviews, Issued, Limits
 from talktime_gateway.keyring import KeyRing
 from talktime_gateway.media import Media, Sfu
@@ -34,13 +35,24 @@ class Remembered:
 
     known: set[str] = field(default_factory=set)
     made: list[NewRoom] = field(default_factory=list)
+    adopted: list[tuple[str, str]] = field(default_factory=list)
 
     async def names(self, only: Sequence[str]) -> set[str]:
         return self.known & set(only)
 
     async def create(self, room: NewRoom, within_sec: float | None = None) -> None:
+        assert room.session not in self.known, "LiveKit would hand out the one that is there"
         self.made.append(room)
         self.known.add(room.session)
+
+    async def adopt(self, room: str, node_id: str) -> None:
+        """The node that had it is dead."""
+        self.adopted.append((room, node_id))
+
+    async def delete(self, room: str) -> bool:
+        assert self.adopted, "no call about a dead node's room works"
+        self.known.discard(room)
+        return True
 
 
 class Shelf(Media):
@@ -134,9 +146,9 @@ class House:
             return problem.reason
         return "yes"
 
-    async def again(self, told: Directory) -> Issued | int:
+    async def again(self, told: Directory | View) -> Issued | int:
         """The participant of the one session asks again."""
-        view = View.of(told)
+        view = told if isinstance(told, View) else View.of(told)
         token = tokens.participant_token(KEYS, ROOM, tokens.PARTICIPANT, "", 600)
         try:
             return await self.interviews.rejoin(view, caller(view), ROOM, token, "")
@@ -174,3 +186,40 @@ async def test_a_live_interview_goes_on_in_a_full_pool() -> None:
     moved = await second.again(directory(told, sessionsPerNode=100, fallbackURL="wss://cloud", fallbackMode="Auto"))
     assert isinstance(moved, Issued)
     assert (moved.server_url, len(second.cloud.made), second.own.made) == ("wss://cloud", 1, [])
+
+
+def after(*told: Directory, at: float | None = None) -> View:
+    """What a gateway knows that read these directories one after the other, the last one at a time (now)."""
+    cache, now = Cache(), time.monotonic() if at is None else at
+    for count, one in enumerate(told):
+        cache.replace(one, None, now - (len(told) - 1 - count) * 2)
+    assert cache.view is not None
+    return cache.view
+
+
+async def test_who_was_cut_off_with_the_node_goes_on_at_another_one_though_its_pod_is_no_longer_told() -> None:
+    moving, without = directory({"a": ("Moving", 3), "b": ("Ready", 2)}), directory({"b": ("Ready", 2)})
+    house = House()
+    moved = await house.again(after(moving, without))
+    assert isinstance(moved, Issued)
+    assert (house.book.epoch, house.book.media.node_id) == (2, "b")
+    assert house.own.adopted == [(ROOM, "b")], "Redis named the dead node"
+    assert [(room.node_id, room.epoch) for room in house.own.made] == [("b", 2)]
+
+
+async def test_a_node_that_nobody_cut_is_unknown_and_its_room_stays() -> None:
+    """Restarted in its place it has another id, and its sessions are kept."""
+    ready, other = directory({"a": ("Ready", 3), "b": ("Ready", 2)}), directory({"c": ("Ready", 0), "b": ("Ready", 2)})
+    house = House()
+    assert isinstance(await house.again(after(ready, other)), Issued)
+    assert (house.book.epoch, house.own.made, house.own.adopted) == (1, [], [])
+
+
+def test_a_cut_is_forgotten_after_a_while() -> None:
+    moving, without = directory({"a": ("Moving", 3), "b": ("Ready", 2)}), directory({"b": ("Ready", 2)})
+    view = after(moving, without, at=100.0)
+    assert view.was_cut("a", 100.0 + CUT_SEC)
+    assert not view.was_cut("a", 101.0 + CUT_SEC)
+    assert not view.was_cut("b", 100.0)
+    assert after(moving, at=100.0).was_cut("a", 999.0), "it still is"
+    assert not after(moving, without, without, at=300.0).was_cut("a", 300.0 + CUT_SEC)

@@ -5,16 +5,19 @@
 //
 //   const room = new Room()
 //   const first = await (await fetch(url, { method: 'POST', headers })).json()   // {server_url, participant_token}
-//   const stop = keepTalking(room, RoomEvent, { url, headers, first, onEnded: () => showGoodbye() })
-//   await room.connect(first.server_url, first.participant_token)
-//   // ... later, when the participant hangs up: stop(); room.disconnect()
+//   const talk = keepTalking(room, RoomEvent, { url, headers, first, onEnded: () => showGoodbye() })
+//   await talk.connect()
+//   // ... later, when the participant hangs up: talk.stop(); room.disconnect()
 //
 // What it does: when the connection has been reconnecting for 3 s, or is lost, it asks the front door again, every 2 s
 // (or what Retry-After says), with the room's name and the old token. 201: connect with what came. 425, 429, 5xx, no
 // network: wait and ask again. 404: the interview has ended. If the connection heals by itself meanwhile, nothing moves.
+// connect() does the same for the first entry: where it fails, or takes 15 s, the front door is asked again. It rejects
+// with what the Room said when the interview has ended before anybody was in it.
 
 export const FIRST_MS = 3000
 export const EVERY_MS = 2000
+export const ENTER_MS = 15000
 export const PATIENCE_MS = 120000
 
 /** The room a LiveKit token is for. */
@@ -54,50 +57,107 @@ export async function reask({ url, headers = {}, token, signal, patienceMs = PAT
 }
 
 /**
- * Follows a livekit-client Room and moves it when it must. Returns a function that stops that.
+ * Follows a livekit-client Room and moves it when it must. Returns `connect` and `stop`; the result called itself is
+ * `stop`, too.
  *
  * @param {object} room livekit-client Room; @param {object} RoomEvent its event names
  * @param {object} options url, headers, first {server_url, participant_token}; onMoved(answer), onEnded()
  */
 export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = () => {}, onEnded = () => {}, ...rest }) {
   const sleep = rest.sleep ?? pause
+  const enterMs = rest.enterMs ?? ENTER_MS
   let token = first.participant_token
   let asking = null
   let stopped = false
+  let moving = false // what the Room tells meanwhile is our own doing
 
-  async function ask(afterMs) {
-    if (asking || stopped) return
-    const mine = (asking = new AbortController())
-    await sleep(afterMs, mine.signal)
-    const answer = mine.signal.aborted ? null : await reask({ url, headers, token, signal: mine.signal, ...rest })
-    if (mine.signal.aborted) return
-    if (!answer) { asking = null; stopped = true; onEnded(); return }
-    token = answer.participant_token
+  /** Whether the Room is in; who has hung up on the way is not brought back. */
+  async function enter(server) {
+    if (stopped) return false
     try {
-      moving = true
-      await room.disconnect()
-      await room.connect(answer.server_url, token)
-      asking = null
-      onMoved(answer)
+      await within(room.connect(server, token), enterMs)
     } catch (error) {
-      asking = null
-      void ask(EVERY_MS)
+      await room.disconnect() // one that comes late is hung up
+      throw error
+    }
+    if (stopped) await room.disconnect()
+    return !stopped
+  }
+
+  /** Asks until the Room is in somewhere: the answer that led there, null when it is over or another call asks. */
+  async function elsewhere(afterMs) {
+    if (asking || stopped) return null
+    const mine = (asking = new AbortController())
+    try {
+      for (let wait = afterMs; ; wait = EVERY_MS) {
+        await sleep(wait, mine.signal)
+        const answer = mine.signal.aborted ? null : await reask({ url, headers, token, signal: mine.signal, ...rest })
+        if (mine.signal.aborted) return null
+        if (!answer) { stopped = true; onEnded(); return null }
+        token = answer.participant_token
+        const before = moving
+        moving = true
+        try {
+          await room.disconnect()
+          return (await enter(answer.server_url)) ? answer : null
+        } catch (error) {
+          // not in: ask again
+        } finally {
+          moving = before
+        }
+      }
+    } finally {
+      if (asking === mine) asking = null
+    }
+  }
+
+  async function follow(afterMs) {
+    const answer = await elsewhere(afterMs)
+    if (!answer) return
+    try {
+      await onMoved(answer)
+    } catch (error) {
+      void follow(EVERY_MS)
+    }
+  }
+
+  async function connect() {
+    moving = true
+    try {
+      await enter(first.server_url)
+    } catch (error) {
+      if (!(await elsewhere(EVERY_MS))) throw error
     } finally {
       moving = false
     }
   }
-  let moving = false
+
   const healed = () => { if (!moving) { asking?.abort(); asking = null } }
-  const lost = () => { if (!moving) void ask(FIRST_MS) }
+  const lost = () => { if (!moving) void follow(FIRST_MS) }
   // A removed participant or a deleted room (reasons 4, 5) has ended; the front door says so at once (404).
-  const gone = () => { if (!moving) { asking?.abort(); asking = null; void ask(0) } }
+  const gone = () => { if (!moving) { asking?.abort(); asking = null; void follow(0) } }
   const handlers = [[RoomEvent.Reconnecting, lost], [RoomEvent.SignalReconnecting, lost],
     [RoomEvent.Reconnected, healed], [RoomEvent.Disconnected, gone]].filter(([name]) => name)
   for (const [name, handler] of handlers) room.on(name, handler)
-  return () => {
+
+  const stop = () => {
     stopped = true
     asking?.abort()
     for (const [name, handler] of handlers) room.off(name, handler)
+  }
+  return Object.assign(stop, { connect, stop })
+}
+
+/** Rejects when it takes longer. */
+async function within(work, ms) {
+  let timer
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no connection within ${ms / 1000} s`)), ms)
+  })
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -112,3 +112,101 @@ test('the end of the interview is told, and nothing is asked after stop', async 
   await new Promise((done) => setTimeout(done, 50))
   assert.equal(asked.length, 1)
 })
+
+const first = { server_url: 'wss://a', participant_token: token('r1') }
+
+test('who hangs up while the old server is left is not brought back', async (t) => {
+  const { url } = await door(t, moved)
+  const room = new Room()
+  let stop
+  room.disconnect = async () => { room.did.push('disconnect'); stop() }
+  stop = keepTalking(room, RoomEvent, { url, first, ...naps(), onMoved: () => room.did.push('moved') })
+  room.emit('reconnecting')
+  await until(() => room.did.length)
+  await settled()
+  assert.deepEqual(room.did, ['disconnect'])
+})
+
+test('who hangs up while the next server is entered leaves it again', async (t) => {
+  const { url, asked } = await door(t, moved)
+  const room = new Room()
+  let enter
+  room.connect = (server) => { room.did.push(server); return new Promise((done) => { enter = done }) }
+  const talk = keepTalking(room, RoomEvent, { url, first, ...naps(), onMoved: () => room.did.push('moved') })
+  room.emit('reconnecting')
+  await until(() => enter)
+  talk.stop()
+  enter()
+  await settled()
+  assert.deepEqual(room.did, ['disconnect', 'wss://b', 'disconnect'])
+  assert.equal(asked.length, 1)
+})
+
+test('the first entry asks nobody when it works', async (t) => {
+  const { url, asked } = await door(t)
+  const room = new Room()
+  await keepTalking(room, RoomEvent, { url, first, ...naps() }).connect()
+  assert.deepEqual(room.did, [['wss://a', token('r1')]])
+  assert.equal(asked.length, 0)
+})
+
+test('who cannot enter at first asks again and is not called moved', async (t) => {
+  const { url, asked } = await door(t, [425], moved)
+  const { slept, sleep } = naps()
+  const room = new Room()
+  const connect = room.connect
+  room.connect = async (server, given) => {
+    if (server === 'wss://a') { room.emit('disconnected'); throw new Error('refused') }
+    await connect.call(room, server, given)
+  }
+  const told = []
+  await keepTalking(room, RoomEvent, { url, first, sleep, onMoved: () => told.push('moved') }).connect()
+  assert.deepEqual(room.did.at(-1), ['wss://b', token('r1')])
+  assert.deepEqual(slept, [2000, 2000])
+  assert.equal(asked.length, 2)
+  assert.deepEqual(told, [])
+})
+
+test('who waits at a door that does not open asks again', async (t) => {
+  const { url } = await door(t, moved)
+  const room = new Room()
+  const connect = room.connect
+  room.connect = (server, given) => (server === 'wss://a' ? new Promise(() => {}) : connect.call(room, server, given))
+  await keepTalking(room, RoomEvent, { url, first, ...naps(), enterMs: 20 }).connect()
+  assert.deepEqual(room.did.at(-1), ['wss://b', token('r1')])
+  assert.equal(room.did[0], 'disconnect', 'what is still on its way is hung up')
+})
+
+test('an interview that ended before anybody was in it says what failed', async (t) => {
+  const { url } = await door(t, [404])
+  const room = new Room()
+  room.connect = async () => { throw new Error('refused') }
+  const told = []
+  const talk = keepTalking(room, RoomEvent, { url, first, ...naps(), onEnded: () => told.push('ended') })
+  await assert.rejects(talk.connect(), /refused/)
+  assert.deepEqual(told, ['ended'])
+})
+
+test('a server that cannot be entered is asked about again', async (t) => {
+  const { url, asked } = await door(t, moved, [201, {}, { server_url: 'wss://c', participant_token: token('r1') }])
+  const room = new Room()
+  const connect = room.connect
+  room.connect = async (server, given) => {
+    if (server === 'wss://b') throw new Error('refused')
+    await connect.call(room, server, given)
+  }
+  await new Promise((onMoved) => {
+    keepTalking(room, RoomEvent, { url, first, ...naps(), onMoved })
+    room.emit('disconnected')
+  })
+  assert.deepEqual(room.did.at(-1), ['wss://c', token('r1')])
+  assert.equal(asked.length, 2)
+})
+
+async function until(condition) {
+  while (!condition()) await settled()
+}
+
+function settled() {
+  return new Promise((done) => setTimeout(done, 20))
+}

@@ -13,7 +13,7 @@ from talktime_ledger.core.rates import PriceUnknown, RateBook, RateCard
 
 from . import files, remote
 from .compare_cli import CURRENT_TRANSPORT, PUBLISHED_TRANSPORT, TALKERS
-from .economics import Case, Managed, Nodes, Row, break_even, managed_of, recommendation, table_of
+from .economics import Case, Managed, Nodes, Row, break_even, density, managed_of, recommendation, table_of
 from .measured import Month, month_of
 from .observed import DAYS
 from .problems import CommandError, InputError
@@ -44,7 +44,15 @@ def economics(
     ] = None,
     node_price: Annotated[float, typer.Option(min=0, max=10**6, help="USD a month of a node (8 vCPU, 16 GB).")] = 200,
     node_traffic_tb: Annotated[float, typer.Option(min=0.001, max=10**6, help="TB a month in its price.")] = 10,
-    sessions_per_node: Annotated[int, typer.Option(min=1, max=10**6, help="Sessions at once on a node.")] = 500,
+    sessions_per_node: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=10**6,
+            help="Sessions at once on a node. Else the article's 500; with the ledger's figures the 100 of an SFUPool's"
+            " sessionsPerNode, a measured density (docs/density.md): state what your nodes carry.",
+        ),
+    ] = None,
     spare_nodes: Annotated[int, typer.Option(min=0, max=100, help="Nodes beyond the need, so that one may die.")] = 0,
     kbps: Annotated[float, typer.Option(min=1, max=100_000, help="kbit/s that each participant receives.")] = 50,
     managed: Annotated[str, typer.Option(help="Name of the managed transport's card.")] = CURRENT_TRANSPORT,
@@ -68,6 +76,7 @@ def economics(
     shape = Shape(minutes=Decimal(str(minutes)), participants=participants)
     asked = list(sessions or [])
     source = "stated inputs"
+    per_node = density(sessions_per_node, from_ledger or project is not None)
     if from_ledger or project is not None:
         month = _measured(project, shape, now)
         asked, shape, peak_sessions = [month.sessions], month.shape, month.peak
@@ -78,7 +87,7 @@ def economics(
         )
     share = None if peak_sessions is None else Decimal(peak_sessions) / asked[0]
     traffic = int(Decimal(str(node_traffic_tb)) * 10**12)
-    nodes = Nodes(Decimal(str(node_price)), traffic, sessions_per_node, spare_nodes, share)
+    nodes = Nodes(Decimal(str(node_price)), traffic, per_node, spare_nodes, share)
     cards = {card.name: card for card in [*files.rate_cards([]), *files.rate_cards(rate_card or [])]}
     then = Case(shape, nodes, _managed(cards, PUBLISHED_TRANSPORT, when, Decimal(str(kbps))))
     present = Case(shape, nodes, _managed(cards, managed, when, Decimal(str(kbps))))

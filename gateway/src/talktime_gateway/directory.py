@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from talktime_ledger.wire import AccessKey, Directory, DirectoryPool, DirectoryProject
+from talktime_ledger.wire import AccessKey, Directory, DirectoryPool, DirectoryProject, NodeState
 
 FALLBACK = "_fallback"
 """Ends the name of a pool's fallback, here and in the file of its keys; no SFUPool can be called so."""
+
+CUT_SEC = 60.0
+"""For so long a node that was cut is remembered: its pod leaves the directory before its participants ask again."""
 
 
 @dataclass(frozen=True)
 class View:
     """One directory, indexed. The fallback of pool `eu` is a pool of its own, `eu_fallback`, without nodes: which ones
-    its rooms are on is that LiveKit's affair."""
+    its rooms are on is that LiveKit's affair. `cut`: when nodes by id were last told to be cut (Moving)."""
 
     projects: dict[tuple[str, str], DirectoryProject]
     pools: dict[tuple[str, str], DirectoryPool]
+    cut: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, directory: Directory) -> View:
+    def of(cls, directory: Directory, cut: Mapping[str, float] | None = None) -> View:
         """Index by namespace and name."""
         return cls(
             {(p.namespace, p.name): p for p in directory.projects},
             {(p.namespace, p.name): p for pool in directory.pools for p in (pool, fallback_of(pool)) if p is not None},
+            dict(cut or {}),
         )
+
+    def moving(self) -> set[str]:
+        """Ids of nodes that are being cut now."""
+        nodes = (node for pool in self.pools.values() for node in pool.nodes)
+        return {node.nodeID for node in nodes if node.state is NodeState.MOVING and node.nodeID}
+
+    def was_cut(self, node_id: str, now: float) -> bool:
+        """Whether it is being cut, or was a moment ago."""
+        return node_id in self.moving() or now - self.cut.get(node_id, float("-inf")) <= CUT_SEC
 
     def all_keys(self) -> list[AccessKey]:
         """Every access key of every Project."""
@@ -60,8 +75,11 @@ class Cache:
     confirmed_at: float | None = field(default=None)
 
     def replace(self, directory: Directory, etag: str | None, now: float) -> None:
-        """A new directory."""
-        self.view, self.etag, self.confirmed_at = View.of(directory), etag, now
+        """A new directory. Who was being cut in the one before has been so until now."""
+        before = self.view
+        kept = {} if before is None else {one: at for one, at in before.cut.items() if now - at <= CUT_SEC}
+        left = {} if before is None else dict.fromkeys(before.moving(), now)
+        self.view, self.etag, self.confirmed_at = View.of(directory, kept | left), etag, now
 
     def confirm(self, now: float) -> None:
         """The ledger says: unchanged."""

@@ -24,6 +24,7 @@ from .metrics import Metrics
 from .problems import Problem
 from .reask import LAPSE_SEC, Look, Missed, Way, again_in, node_gone, way
 from .rooms import NewRoom, SfuUnavailable
+from .takeover import take_over
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +144,8 @@ class Interviews:
                 if look.exists is None and sfu is not None:
                     # New rooms do not try it first for a while either.
                     self._recent.fail(_mark(sfu, ""), time.monotonic())
-                return await self._move(caller, route, place, session, identity, name, wait)
+                stale = bool(look.exists) and sfu is not None and _same(place[0], sfu)
+                return await self._move(caller, route, place, session, identity, name, wait, stale=stale)
             case _:
                 raise wait
 
@@ -161,7 +163,8 @@ class Interviews:
         look = Look(
             exists,
             silent_sec if exists is None else missing_sec,
-            node_gone(pool, session.media.node_id) and session.media.mode == "selfhosted",
+            session.media.mode == "selfhosted"
+            and (node_gone(pool, session.media.node_id) or view.was_cut(session.media.node_id, now)),
             pool is not None and pool.active == "Fallback" and session.media.mode == "selfhosted",
             place is not None and _differs(place, sfu, session.media.node_id, answers=exists is not None),
         )
@@ -180,7 +183,7 @@ class Interviews:
     def _elsewhere(self, route: Route | None, silent: Sfu | None) -> tuple[Sfu, str] | None:
         """Where the session's next room would be made, not where ``silent`` is; None when no place takes one now."""
         try:
-            return self._place(route, silent) if route is not None else None
+            return self._place(route, silent, live=True) if route is not None else None
         except Problem:
             return None
 
@@ -193,19 +196,28 @@ class Interviews:
         identity: str,
         name: str,
         wait: Problem,
+        *,
+        stale: bool,
     ) -> Issued:
-        """The same session in a new room elsewhere: its old agent is fenced before the next one is asked for."""
+        """The same session in a new room elsewhere: its old agent is fenced before the next one is asked for.
+
+        ``stale``: the same LiveKit still names the old room.
+        """
         sfu, node_id = place
         media = MediaChoice(mode=sfu.mode, pool=route.pool.name, node_id=node_id)
         try:
+            if stale:
+                await take_over(sfu.rooms, session.session_id, node_id)
             claimed = await self._ledger.claim(
                 session.session_id, Claim(epoch=session.epoch + 1, reason="moved", media=media)
             )
-        except LedgerError as error:
+        except (LedgerError, SfuUnavailable) as error:
             # Another replica was quicker, or the ledger is away: the next answer tells.
             raise wait from error
         self._missed.note(session.session_id, True, time.monotonic())
         try:
+            if stale:
+                await sfu.rooms.delete(session.session_id)
             await self._make_room(caller, sfu, claimed, node_id)
         except SfuUnavailable as error:
             raise wait from error
@@ -232,23 +244,30 @@ class Interviews:
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _place(self, route: Route, silent: Sfu | None = None) -> tuple[Sfu, str]:
+    def _place(self, route: Route, silent: Sfu | None = None, *, live: bool = False) -> tuple[Sfu, str]:
         """The LiveKit and the node (empty: its own choice) for the next room. Raises Problem 429 or 503.
 
-        ``silent``: one that does not answer now; it comes last like those that failed a moment ago.
+        ``silent``: one that does not answer now; it comes last like those that failed a moment ago. ``live``: for an
+        interview that has begun.
         """
         now, pool = time.monotonic(), route.pool
         failed = self._recent.failed(now) | ({_mark(silent, "")} if silent is not None else set())
+        second = route.fallback
+        second_failed = second is not None and _mark(second, "") in failed
         own: placement.Choice | placement.No = placement.No.NONE
         own_failed = False
         if route.own is not None:
-            own = placement.choose(pool.nodes, self._recent.placed(now), failed, self._limits.rooms_per_node)
+            placed = self._recent.placed(now)
+            own = placement.choose(pool.nodes, placed, failed, pool.sessionsPerNode or self._limits.rooms_per_node)
+            if live and own is placement.No.FULL:
+                # Nodes that share what a dead one carried get fuller than planned rather than end its interviews.
+                if second is not None and not second_failed:
+                    return second, ""
+                own = placement.choose(pool.nodes, placed, failed)
             marks = (
                 {_mark(route.own, own.node_id), _mark(route.own, "")} if isinstance(own, placement.Choice) else set()
             )
             own_failed = not marks.isdisjoint(failed)
-        second = route.fallback
-        second_failed = second is not None and _mark(second, "") in failed
         first = placement.sides(pool, own, own_failed, second is not None, second_failed)[0]
         if first == "fallback" and second is not None:
             return second, ""
@@ -380,9 +399,13 @@ def _previous_identity(known: list[Sfu], previous: str, room: str) -> str:
 
 def _differs(place: tuple[Sfu, str], sfu: Sfu | None, node_id: str, *, answers: bool) -> bool:
     """Whether a place is another than where the room was; where the LiveKit does not answer, no node of it is."""
-    if sfu is None or (place[0].pool.namespace, place[0].pool.name) != (sfu.pool.namespace, sfu.pool.name):
+    if sfu is None or not _same(place[0], sfu):
         return True
     return answers and place[1] != node_id
+
+
+def _same(one: Sfu, other: Sfu) -> bool:
+    return (one.pool.namespace, one.pool.name) == (other.pool.namespace, other.pool.name)
 
 
 def _mark(sfu: Sfu, node_id: str) -> str:

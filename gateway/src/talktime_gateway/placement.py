@@ -28,10 +28,13 @@ class Choice:
     node_id: str
 
 
-def choose(nodes: Sequence[PoolNode], placed: Mapping[str, int], failed: Set[str], capacity: int) -> Choice | No:
+def choose(
+    nodes: Sequence[PoolNode], placed: Mapping[str, int], failed: Set[str], capacity: int | None = None
+) -> Choice | No:
     """The Ready node with the fewest rooms, counting those ``placed`` since the operator last counted.
 
-    Nodes in ``failed`` (they refused a room moments ago) come last. ``capacity`` is rooms per node.
+    Nodes in ``failed`` (they refused a room moments ago) come last. ``capacity``: rooms per node, None for any
+    number.
     """
     if not nodes:
         return Choice("")
@@ -41,7 +44,7 @@ def choose(nodes: Sequence[PoolNode], placed: Mapping[str, int], failed: Set[str
     taking = [node for node in taking if node.nodeID]
     if not taking:
         return Choice("")
-    free = [node for node in taking if node.rooms + placed.get(node.nodeID, 0) < capacity]
+    free = [node for node in taking if capacity is None or node.rooms + placed.get(node.nodeID, 0) < capacity]
     if not free:
         return No.FULL
 

@@ -26,6 +26,8 @@ from .tokens import OBSERVERS, SfuKeys
 EMPTY_TIMEOUT_SEC = 60
 DEPARTURE_TIMEOUT_SEC = 60
 NAMES_PER_LIST = 200
+NOBODY = "talktime-nobody"
+"""An agent name that no worker has."""
 
 
 class SfuUnavailable(Exception):  # noqa: N818 - a state of the world
@@ -112,6 +114,13 @@ class Rooms:
         with _asking():
             async with asyncio.timeout(within_sec):
                 await self._rooms.create_room(request)
+
+    async def adopt(self, room: str, node_id: str) -> None:
+        """CreateRoom of one that is there: where its node is known to be dead the given one holds it then."""
+        # Else the dispatch that Redis remembers would send an agent of the old epoch.
+        nobody = [RoomAgentDispatch(agent_name=NOBODY)]
+        with _asking():
+            await self._rooms.create_room(CreateRoomRequest(name=room, node_id=node_id, agents=nobody))
 
     async def delete(self, room: str) -> bool:
         """DeleteRoom; False when there was none."""

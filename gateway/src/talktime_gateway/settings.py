@@ -32,7 +32,9 @@ class Settings(BaseSettings):
     )
     token_ttl_sec: int = Field(600, ge=30, le=3600)
 
-    rooms_per_node: int = Field(500, ge=1, description="A node with this many rooms takes no further one (429).")
+    rooms_per_node: int = Field(
+        500, ge=1, description="Where a node is full (429) if its pool's push does not say sessionsPerNode."
+    )
     key_rate_per_sec: float = Field(10.0, gt=0, description="Steady token requests per access key.")
     key_burst: int = Field(40, ge=1, description="Token requests one access key may make at once.")
     cors_origins: tuple[str, ...] = Field(

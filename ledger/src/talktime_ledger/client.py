@@ -108,6 +108,10 @@ class LedgerClient:
         """Tells the ledger about an SFUPool."""
         await self._do("PUT", f"/pools/{namespace}/{name}", push)
 
+    async def pool(self, namespace: str, name: str) -> wire.PoolPush:
+        """What the ledger was told last about an SFUPool."""
+        return await self._send("GET", f"/pools/{namespace}/{name}", wire.PoolPush)
+
     async def delete_pool(self, namespace: str, name: str) -> None:
         """Removes an SFUPool."""
         await self._do("DELETE", f"/pools/{namespace}/{name}")

@@ -51,12 +51,25 @@ _SILENCE_FIX = {
 
 @dataclass(frozen=True)
 class PoolView:
-    """What a Project needs to know of its pool. `fallback`: health of its second LiveKit, None when it has none."""
+    """What a Project needs to know of its pool. `fallback`: health of its second LiveKit, None when it has none;
+    `forced`: spec.fallback.mode is Force, so gateways never go back to the nodes, however well these are."""
 
     health: Literal["good", "bad", "unknown"]
     active: str
     message: str = ""
     fallback: Literal["good", "bad", "unknown"] | None = None
+    forced: bool = False
+
+    @property
+    def shut_by_force(self) -> bool:
+        """Nodes that answer, and a fallback that does not, to which every new room goes by the SRE's word."""
+        return self.forced and self.active == "Fallback" and self.fallback == "bad" and self.health == "good"
+
+
+FORCE_FIX = (
+    "spec.fallback.mode is Force and the LiveKit there takes no rooms, so every new session is refused although the"
+    " pool's own nodes answer: set spec.fallback.mode to Auto, or mend the fallback (see FallbackReady)"
+)
 
 
 def paused(is_paused: bool) -> Finding:
@@ -151,6 +164,8 @@ def media_healthy(spec: ProjectSpec, namespace: str, pool: PoolView | None, pool
         )
     if pool.active == "Fallback" and pool.fallback != "bad":
         return Finding(kind, "True", "OnFallback", f"SFUPool {name!r}: new sessions are on its fallback")
+    if pool.shut_by_force:
+        return Finding(kind, "False", "FallbackSick", f"SFUPool {name!r}: {FORCE_FIX}")
     if pool.health == "good":
         return Finding(kind, "True", "PoolHealthy")
     if pool.active == "Fallback":

@@ -76,6 +76,15 @@ class LedgerSync:
     async def push_pool(self, key: Key, push: PoolPush) -> None:
         await self._push(("pool", key), push, lambda: self._client.put_pool(*key, push))
 
+    async def pool(self, key: Key) -> PoolPush | None:
+        """What was pushed last, by whatever operator; None: nothing, or a ledger of before this call."""
+        try:
+            return await self._answered(self._client.pool(*key))
+        except LedgerError as error:
+            if error.status in (404, 405):
+                return None
+            raise
+
     async def push_card(self, key: Key, spec: RateCardSpec) -> None:
         """Raises talktime_ledger.client.Invalid when the ledger cannot resolve the card."""
         await self._push(("card", key), spec, lambda: self._client.put_rate_card(key.name, spec))

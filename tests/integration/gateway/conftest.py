@@ -260,6 +260,7 @@ class FakeLedger:
             if body["epoch"] != session["epoch"] + 1:
                 return problem(409, reason="Conflict")
             session["epoch"] = body["epoch"]
+            session["media"] = body.get("media") or session["media"]
         if parts[2:] == ["transport"]:
             self.transport.setdefault(parts[1], {}).update(body.get("participant_seconds", {}))
             self.gone.setdefault(parts[1], {}).update(body.get("gone_seconds", {}))

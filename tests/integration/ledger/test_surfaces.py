@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from talktime_ledger import wire
-from talktime_ledger.client import Invalid, LedgerClient
+from talktime_ledger.client import Invalid, LedgerClient, NotFound, Unauthorized
 from talktime_ledger.migrate import head
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.store.database import connect
@@ -58,8 +58,13 @@ async def test_the_directory_is_cached_by_its_etag(stand: Stand) -> None:
     assert directory.pools[0].nodes[0].name == "n1"
     await operator.put_pool("talktime", "eu", pool)
     assert await gateway.directory(etag) is None, "the same push changes nothing"
+    assert await operator.pool("talktime", "eu") == pool, "a new operator begins where gateways are"
+    with pytest.raises(Unauthorized):
+        await gateway.pool("talktime", "eu")
     await operator.delete_pool("talktime", "eu")
     assert await gateway.directory(etag) is not None
+    with pytest.raises(NotFound):
+        await operator.pool("talktime", "eu")
 
 
 async def test_streams_reach_readers_of_another_replica(stand: Stand) -> None:

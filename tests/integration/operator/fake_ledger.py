@@ -97,6 +97,12 @@ class FakeLedger:
         store[request.path.split("/v1/")[1].split("/", 1)[1]] = await request.json()
         return web.json_response({})
 
+    async def _get_pool(self, request: web.Request) -> web.Response:
+        key = "{ns}/{name}".format(**request.match_info)
+        if key not in self.pools:
+            return web.json_response({"title": "unknown", "status": 404, "reason": "NotFound"}, status=404)
+        return web.json_response(self.pools[key])
+
     async def _drop(self, request: web.Request) -> web.Response:
         store = self.cards if "rate-cards" in request.path else self.pools
         store.pop(request.path.split("/v1/")[1].split("/", 1)[1], None)
@@ -127,6 +133,7 @@ class FakeLedger:
                 web.put("/v1/rate-cards/{name}", self._put),
                 web.delete("/v1/rate-cards/{name}", self._drop),
                 web.put("/v1/pools/{ns}/{name}", self._put),
+                web.get("/v1/pools/{ns}/{name}", self._get_pool),
                 web.delete("/v1/pools/{ns}/{name}", self._drop),
                 web.get("/v1/changes", self._changes),
             ]

@@ -102,6 +102,7 @@ def test_the_smallest_pool_has_every_default(api: httpx.Client, namespace: str) 
     assert spec["autoscaling"] == {"min": 1, "max": 3, "sessionsPerNode": 100, "headroomPercent": 20}
     assert spec["network"]["ports"] == {"http": 7880, "tcp": 7881, "udp": 7882, "metrics": 6789}
     assert spec["drain"]["deadline"] == "2h"
+    assert spec["health"]["mediaProbe"] is True
     assert "replicas" not in spec
 
 
@@ -228,7 +229,7 @@ def test_a_wrong_pool_is_refused(api: httpx.Client, namespace: str, path: str, v
     [
         ("spec.network", {"tlsSecretRef": {"name": "cert"}, "turn": {"domain": "turn.acme.test", "tlsPort": 443}}),
         ("spec.redis", {"address": "r:6380", "tls": True, "caSecretRef": {"name": "ca"}}),
-        ("spec.health", {"mediaProbe": True, "restartSick": False}),
+        ("spec.health", {"mediaProbe": False, "restartSick": False}),
     ],
 )
 def test_a_right_pool_is_taken(api: httpx.Client, namespace: str, path: str, value: Any) -> None:

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from talktime_console import files
-from talktime_console.economics import Case, Nodes, break_even, managed_of, published_servers, recommendation, table_of
+from talktime_console.economics import (
+    Case,
+    Nodes,
+    break_even,
+    density,
+    managed_of,
+    published_servers,
+    recommendation,
+    table_of,
+)
 from talktime_console.published import published
 from talktime_console.shape import Shape
 from talktime_ledger.core.rates import RateBook
@@ -26,6 +35,15 @@ def case(card: str, nodes: Nodes | None = None, shape: Shape | None = None) -> C
 
 
 THEN, NOW = case("historic-livekit-cloud"), case("livekit-cloud")
+
+
+@pytest.mark.parametrize(
+    ("stated", "measured", "per_node"), [(None, False, 500), (None, True, 100), (300, False, 300), (300, True, 300)]
+)
+def test_measured_sessions_are_put_on_nodes_of_a_measured_density(
+    stated: int | None, measured: bool, per_node: int
+) -> None:
+    assert density(stated, measured) == per_node
 
 
 def test_break_even_under_the_published_price() -> None:

@@ -35,6 +35,10 @@ def test_choice(nodes: list[PoolNode], placed: dict[str, int], failed: set[str],
     assert choose(nodes, placed, failed, capacity=10) == expected
 
 
+def test_without_a_cap_the_emptiest_node_takes_one_more() -> None:
+    assert choose([Node("a", 700), Node("b", 600)], {}, set()) == Choice("b")
+
+
 def test_a_burst_spreads_over_nodes_before_the_operator_counts_again() -> None:
     nodes, recent = [Node("a"), Node("b"), Node("c")], Recent(window=15)
     for second in range(9):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -52,6 +53,14 @@ def test_an_unknown_pool_tells_which_there_are(project_spec: Specs) -> None:
 def test_health_is_three_valued(project_spec: Specs, health: Any, status: str) -> None:
     view = PoolView(health, "SelfHosted")
     assert conditions.media_healthy(project_spec(), "talktime", view, ["eu"]).status == status
+
+
+def test_a_forced_switch_to_a_dead_fallback_is_said_with_its_fix(project_spec: Specs) -> None:
+    view = PoolView("good", "Fallback", fallback="bad", forced=True)
+    finding = conditions.media_healthy(project_spec(), "talktime", view, ["eu"])
+    assert (finding.status, finding.reason) == ("False", "FallbackSick")
+    assert "spec.fallback.mode to Auto" in finding.message
+    assert conditions.media_healthy(project_spec(), "talktime", replace(view, forced=False), ["eu"]).status == "True"
 
 
 def _all(**changes: Finding) -> list[Finding]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from talktime_ledger.resources.pool import FallbackMode
-from talktime_operator.pools.failover import STARTUP_GRACE, Active, Policy, Reason, Streak, Verdict, decide
+from talktime_operator.pools.failover import STARTUP_GRACE, Active, Policy, Reason, Streak, Verdict, decide, recall
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 AUTO = Policy(FallbackMode.AUTO, True, 3, timedelta(minutes=5))
@@ -69,6 +69,31 @@ def test_it_survives_an_operator_restart() -> None:
     assert Active.parse(THERE.render(), NOW) == THERE
     assert Active.parse({}, NOW) == Active("SelfHosted", NOW)
     assert Active.parse({"target": "Fallback", "since": "soon"}, NOW).target == "SelfHosted"
+
+
+@pytest.mark.parametrize(
+    ("told", "pushed", "target", "since"),
+    [
+        (HERE, "Fallback", "Fallback", NOW),
+        (HERE, "SelfHosted", "SelfHosted", HERE.since),
+        (HERE, None, "SelfHosted", HERE.since),
+        (THERE, "SelfHosted", "Fallback", THERE.since),  # a way home that was not written is gone again, with its proof
+        (THERE, "Fallback", "Fallback", THERE.since),
+    ],
+)
+def test_a_new_operator_begins_where_gateways_are(told: Active, pushed: Any, target: str, since: datetime) -> None:
+    begun = recall(told, pushed, NOW)
+    assert (begun.target, begun.since) == (target, since)
+    assert begun.count == told.count + (target != told.target)
+
+
+def test_a_switch_that_was_not_written_ends_by_proven_health_only() -> None:
+    begun = recall(HERE, "Fallback", NOW)
+    fresh = Streak("good", 1, 0.0, proven=True)
+    assert decide(begun, AUTO, fresh, "", "good", NOW).target == "Fallback"
+    assert decide(begun, AUTO, WELL, "", "good", NOW + timedelta(minutes=4)).target == "Fallback"
+    assert decide(begun, AUTO, WELL, "", "good", NOW + timedelta(minutes=5)).target == "SelfHosted"
+    assert decide(begun, NEVER, WELL, "", "good", NOW).target == "SelfHosted"
 
 
 def run(policy: Policy, rounds: list[tuple[float, Verdict, Verdict]]) -> list[tuple[datetime, Active]]:

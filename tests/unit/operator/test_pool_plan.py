@@ -117,19 +117,53 @@ def _reasons(made: Plan) -> dict[str, str]:
     return {f.type: f.reason for f in made.findings}
 
 
-def test_the_months_saving_stands_in_the_status_and_stays_while_nobody_tells(seen: Callable[..., Seen]) -> None:
+def test_the_months_saving_stands_in_the_status_and_stays_while_nobody_tells(
+    seen: Callable[..., Seen], node: Callable[..., Pod]
+) -> None:
     """400,000 minutes at 0.0005 on one node of 70 USD, from the month's beginning; no plan fee, nothing included."""
     rates = RateSnapshot(
         "c", "livekit", "participant", datetime(2026, 1, 1, tzinfo=UTC), {SECONDS: Decimal("8.333333")}
     )
     spent = Spent(400_000, (RateEntry(rates.effective_from, {}), rates))
-    looked = seen(nodeMonthlyCost="70", replicas=1)
+    looked = seen((node("sfu-eu-0-0"),), nodeMonthlyCost="70", replicas=1)
     told = plan(replace(looked, spent=spent)).status["saving"]
     assert (told["month"], told["participantMinutes"], told["cloudUsd"]) == (f"{looked.now:%Y-%m}", 400_000, "200.00")
     assert Decimal(told["savedUsd"]) == Decimal(told["cloudUsd"]) - Decimal(told["nodesUsd"])
     before = {"saving": {"month": "2026-01"}}
     assert plan(seen(nodeMonthlyCost="70", status=before)).status["saving"] == before["saving"]
     assert "saving" not in plan(replace(seen(status=before), spent=spent)).status, "what a node costs is not known"
+
+
+def test_a_node_that_came_yesterday_is_not_charged_for_the_whole_month(
+    seen: Callable[..., Seen], node: Callable[..., Pod]
+) -> None:
+    """22 November, noon: 516 of 720 hours are over. One node all the time, two since a day."""
+    rates = RateSnapshot("c", "livekit", "participant", datetime(2026, 1, 1, tzinfo=UTC), {SECONDS: Decimal(8)})
+    spent = Spent(0, (RateEntry(rates.effective_from, {}), rates))
+    yesterday = {"nodeHours": {"nodes": 1, "since": "2026-11-01T00:00:00Z", "hours": "0"}}
+    two = (node("sfu-eu-0-0"), node("sfu-eu-1-0"))
+    looked = replace(seen(two, nodeMonthlyCost="72", replicas=2, status=yesterday), spent=spent)
+    first = plan(replace(looked, now=looked.now - timedelta(days=1)))
+    assert first.status["nodeHours"] == {"nodes": 2, "since": "2026-11-21T12:00:00Z", "hours": "492.0000"}
+    later = plan(replace(looked, resource=replace(looked.resource, status=first.status)))
+    assert later.status["nodeHours"] == first.status["nodeHours"], "time alone writes nothing"
+    assert later.status["saving"]["nodesUsd"] == "54.00", "(492 + 2 x 24) / 720 x 72"
+
+
+@pytest.mark.parametrize(
+    ("cost", "spent", "reason"),
+    [
+        (None, Spent(5, None), "NodeCostUnset"),
+        ("70", None, "LedgerSilent"),
+        ("70", Spent(5, None), "CloudPriceMissing"),
+    ],
+)
+def test_a_saving_that_is_not_there_says_why(
+    seen: Callable[..., Seen], cost: str | None, spent: Spent | None, reason: str
+) -> None:
+    made = plan(replace(seen(nodeMonthlyCost=cost), spent=spent))
+    assert "saving" not in made.status
+    assert told(made)["SavingKnown"] == ("Unknown", reason)
 
 
 def test_fixed_replicas_hold_autoscaling_and_say_so(seen: Callable[..., Seen]) -> None:
@@ -308,6 +342,7 @@ def test_a_sick_pool_goes_over_and_says_so_to_everybody(seen: Callable[..., Seen
     made = plan(replace(base, evidence=replace(SICK, fallback="good"), second=second))
     assert made.push is not None
     assert (made.push.active, made.push.fallbackURL, made.push.fallbackMode) == ("Fallback", "wss://x", "Auto")
+    assert made.push.sessionsPerNode == 100
     assert made.status["active"] == {
         "target": "Fallback",
         "since": base.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -324,6 +359,35 @@ def test_a_sick_pool_goes_over_and_says_so_to_everybody(seen: Callable[..., Seen
     assert both.status["active"]["target"] == "SelfHosted"
     assert told(both)["Ready"] == ("False", "BothSick")
     assert told(both)["FallbackReady"] == ("False", "FallbackSick")
+
+
+WELL = Evidence(Streak("good", 300, 300.0, True), Cause.NONE, "")
+
+
+@pytest.mark.parametrize(
+    ("mode", "fallback", "ready"),
+    [
+        ("Force", "good", ("True", "OnFallback")),
+        ("Force", "unknown", ("True", "OnFallback")),
+        ("Force", "bad", ("False", "FallbackSick")),
+        ("Auto", "bad", ("True", "Ready")),
+    ],
+)
+def test_a_planned_switch_to_a_dead_fallback_is_no_healthy_pool(
+    seen: Callable[..., Seen], node: Callable[..., Pod], mode: str, fallback: Any, ready: tuple[str, str]
+) -> None:
+    """Gateways leave the nodes alone while the switch is forced, so each new session is refused. After the end of the
+    switch (Auto) they use them again when the fallback fails."""
+    base = seen((node("sfu-eu-0"),), {"uid-sfu-eu-0": GOOD}, replicas=1, fallback=FALLBACK | {"mode": mode})
+    active = {"target": "Fallback", "since": "2026-11-22T11:59:30Z", "reason": "Forced", "message": "", "count": 1}
+    status = {"active": active}
+    base = replace(base, resource=replace(base.resource, status=status), second=Second("wss://x"))
+    made = plan(replace(base, evidence=replace(WELL, fallback=fallback, fallback_message="hangs")))
+    assert told(made)["Ready"] == ready
+    if ready[0] == "False":
+        (said,) = [f.message for f in made.findings if f.type == "Ready"]
+        assert "set spec.fallback.mode to Auto" in said
+    assert made.view.forced is (mode == "Force")
 
 
 def test_redis_away_keeps_the_pool_and_names_the_cause(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:
@@ -369,9 +433,10 @@ def test_the_way_back_is_looked_at_when_its_time_has_come(seen: Callable[..., Se
     ],
 )
 def test_what_is_said_of_media_paths(seen: Callable[..., Seen], media: Media, expected: tuple[str, str]) -> None:
-    looked = replace(seen(health={"mediaProbe": True}), evidence=Evidence(media=media))
+    looked = replace(seen(), evidence=Evidence(media=media))
     assert told(plan(looked))["MediaProbed"] == expected
-    assert "MediaProbed" not in told(plan(replace(seen(), evidence=Evidence(media=media))))
+    unasked = replace(seen(health={"mediaProbe": False}), evidence=Evidence(media=media))
+    assert "MediaProbed" not in told(plan(unasked))
 
 
 HUNG = Sickness(Answer.HUNG, 90.0, None)

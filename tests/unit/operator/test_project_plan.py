@@ -285,6 +285,68 @@ def test_on_the_fallback_standby_agents_follow_the_sessions(
     assert silent.standby.replicas == 5
 
 
+REDIS_AWAY = PoolView("unknown", "SelfHosted", "Redis does not answer", fallback="good")
+SICK = PoolView("bad", "SelfHosted", "none of 1 nodes answers", fallback="good")
+HERE = PoolView("good", "SelfHosted", fallback="good")
+
+
+@pytest.mark.parametrize(
+    ("pool", "busy", "sessions", "replicas", "why"),
+    [
+        (REDIS_AWAY, 4, (7, 3), 2, "ceil((4 + 3 + 1) / 4): the fifth session on the fallback gets an agent"),
+        (SICK, 0, (4, 4), 2, "ceil((0 + 4 + 1) / 4): before the switch is decided"),
+        (HERE, 4, (5, 1), 2, "ceil((4 + 1 + 1) / 4): a gateway fell back by itself, the operator sees nothing"),
+        (HERE, 4, (4, 0), 2, "ceil((4 + 0 + 1) / 4): a seat for the next one"),
+        (HERE, 0, (9, 3), 1, "nobody went there: waiting sessions wait for the pool's own agents"),
+    ],
+)
+def test_standby_agents_follow_sessions_that_came_to_the_fallback_one_by_one(
+    seen: Callable[..., Seen],
+    ledger_status: Callable[..., ProjectStatus],
+    project_spec: Callable[..., ProjectSpec],
+    key: Key,
+    pod: Callable[..., Pod],
+    pool: PoolView,
+    busy: int,
+    sessions: tuple[int, int],
+    replicas: int,
+    why: str,
+) -> None:
+    count, waiting = sessions
+    made = plan(
+        seen(
+            standby=replace(CLOUD, replicas=1),
+            pool=pool,
+            spec=project_spec(sessionsPerReplica=4, spareSessions=1, maxReplicas=10),
+            pods=(pod("s-1", component="standby"),),
+            loads={"uid-s-1": busy},
+            ledger=ledger_status(
+                sessions={"open": count, "waiting": waiting, "attached": count - waiting, "completed": 0}
+            ),
+            standby_deployment=_standby_deployment(key, 1),
+        )
+    )
+    assert made.standby is not None
+    assert made.standby.replicas == replicas, why
+
+
+def test_a_pool_that_says_nothing_keeps_standby_agents_only_for_projects_with_sessions(
+    seen: Callable[..., Seen], ledger_status: Callable[..., ProjectStatus], key: Key
+) -> None:
+    cold = replace(CLOUD, replicas=0)
+    calm = ledger_status(sessions={"open": 0, "waiting": 0, "attached": 0, "completed": 9})
+    assert plan(seen(standby=cold, pool=REDIS_AWAY, ledger=calm)).standby is None
+    first = plan(seen(standby=cold, pool=REDIS_AWAY)).standby
+    assert first is not None
+    assert first.replicas == 1, "one waits, and none is kept warm"
+    silent = plan(
+        seen(standby=CLOUD, pool=REDIS_AWAY, ledger=None, standby_deployment=_standby_deployment(key, 3))
+    ).standby
+    assert silent is not None
+    assert silent.replicas == 3, "without the ledger's count the number stays"
+    assert plan(seen(standby=None, pool=SICK)).standby is None, "fallback.mode Never: no gateway goes there"
+
+
 def test_both_sick_is_said_on_the_project(seen: Callable[..., Seen]) -> None:
     made = plan(seen(standby=CLOUD, pool=replace(OVER, fallback="bad")))
     assert {f.type: (f.status, f.reason) for f in made.findings}["MediaHealthy"] == ("False", "BothSick")

@@ -21,19 +21,18 @@ class FallbackMode(StrEnum):
     NEVER = "Never"
 
 
-class Webhooks(StrEnum):
-    """How the fallback tells about joins and leaves."""
-
-    REACHABLE = "Reachable"
-    POLL = "Poll"
-
-
 class Autoscaling(Spec):
     """Node count by concurrent sessions; held while `spec.replicas` is set."""
 
     min: int = Field(1, ge=0, le=100)
     max: int = Field(3, ge=1, le=100)
-    sessions_per_node: int = Field(100, ge=1, le=10_000)
+    sessions_per_node: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Sessions a node carries: autoscaling counts by it, and a node that has as many takes no new one,"
+        " with a fixed size too (live ones of a node that died may go above it).",
+    )
     headroom_percent: int = Field(20, ge=0, le=90)
 
     cel: ClassVar[tuple[Rule, ...]] = (
@@ -139,9 +138,9 @@ class Health(Spec):
     interval: Duration = Field("1s", description="Pause between two rounds over the nodes; an answer may take 1s.")
     failure_threshold: int = Field(3, ge=1, le=20, description="So many bad rounds in a row count as sick.")
     media_probe: bool = Field(
-        False,
+        True,
         description="Join each node every 5s and exchange ICE checks with its UDP port: UDP that is dropped while HTTP"
-        " answers counts as sick.",
+        " answers counts as sick. UDP that never came through to any node counts against none.",
     )
     restart_sick: bool = Field(
         True,
@@ -162,7 +161,6 @@ class Fallback(Spec):
         1, ge=0, le=100, description="Agents kept at the fallback while a Project has open sessions."
     )
     failback_after: Duration = Field("5m", description="Health without a break before new rooms come back.")
-    webhooks: Webhooks = Webhooks.POLL
 
     cel: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -139,8 +139,16 @@ class PoolSaving(Spec):
     month: Annotated[str, StringConstraints(max_length=7)]
     participant_minutes: int = Field(0, description="On the pool's own nodes, each connection begun up to a minute.")
     cloud_usd: str = Field("0", max_length=32, description="What Cloud asks for them, with the plan's fee so far.")
-    nodes_usd: str = Field("0", max_length=32, description="The nodes so far, at spec.nodeMonthlyCost.")
+    nodes_usd: str = Field("0", max_length=32, description="The hours of its nodes so far, at spec.nodeMonthlyCost.")
     saved_usd: str = Field("0", max_length=32, description="cloudUsd - nodesUsd.")
+
+
+class PoolNodeHours(Spec):
+    """How long nodes had their machines this month: `hours` of all together until `since`, `nodes` from then on."""
+
+    nodes: int = 0
+    since: Moment
+    hours: str = Field("0", max_length=32)
 
 
 class SFUPoolStatusFields(Spec):
@@ -165,8 +173,11 @@ class SFUPoolStatusFields(Spec):
     nodes_summary: Annotated[str, StringConstraints(max_length=32)] = Field("", description="ready/wanted.")
     sessions: int | None = None
     saving: PoolSaving | None = Field(
-        None, description="Needs spec.nodeMonthlyCost and a RateCard with Cloud's price of minutes."
+        None,
+        description="Needs spec.nodeMonthlyCost and a RateCard with Cloud's price of minutes; condition SavingKnown"
+        " says what is missing.",
     )
+    node_hours: PoolNodeHours | None = None
     conditions: Conditions = ()
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
+from talktime_ledger.desk.errors import DeskError
 from talktime_ledger.server.auth import Role
 from talktime_ledger.server.context import Parts, Who, require
 from talktime_ledger.store import projects
@@ -18,6 +19,7 @@ from talktime_ledger.wire import (
     DirectoryProvider,
     PoolPush,
     PoolRef,
+    ProblemReason,
 )
 
 router = APIRouter()
@@ -38,6 +40,17 @@ async def put_pool(namespace: str, name: str, push: PoolPush, parts: Parts, call
         if changed:
             await projects.bump(connection, "directory")
     return {}
+
+
+@router.get("/pools/{namespace}/{name}")
+async def get_pool(namespace: str, name: str, parts: Parts, caller: Who) -> PoolPush:
+    """What was told last about an SFUPool: the operator's memory when it could not write its status."""
+    require(caller, Role.OPERATOR)
+    async with parts.transaction() as connection:
+        body = await connection.fetchval("SELECT body FROM pools WHERE namespace = $1 AND name = $2", namespace, name)
+    if body is None:
+        raise DeskError(ProblemReason.NOT_FOUND, "no such pool")
+    return PoolPush.model_validate(body)
 
 
 @router.delete("/pools/{namespace}/{name}")

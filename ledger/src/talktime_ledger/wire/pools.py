@@ -35,7 +35,8 @@ class PoolNode(Wire):
 
 class PoolPush(Wire):
     """What the operator tells about an SFUPool. `active`: where new rooms go. `fallbackURL` is set when the pool has a
-    fallback whose keys are known, whatever the mode: sessions that are there finish there.
+    fallback whose keys are known, whatever the mode: sessions that are there finish there. `sessionsPerNode`: where a
+    node is full; None from an operator that does not say.
     """
 
     publicURL: str
@@ -45,6 +46,7 @@ class PoolPush(Wire):
     nodes: tuple[PoolNode, ...] = Field((), max_length=200)
     fallbackURL: str | None = None
     fallbackMode: Literal["Auto", "Force", "Never"] = "Never"
+    sessionsPerNode: int | None = Field(None, ge=1)
 
 
 class DirectoryPool(PoolPush):

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     NO_LONGER_FORCED = "NoLongerForced"
     POOL_RECOVERED = "PoolRecovered"
     FALLBACK_OFF = "FallbackOff"
+    TAKEN_OVER = "TakenOver"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,18 @@ class Active:
             "message": self.message,
             "count": self.count,
         }
+
+
+def recall(told: Active, pushed: Target | None, now: datetime) -> Active:
+    """Where a new operator begins. `told`: by the status; `pushed`: what the ledger, and so the gateways, heard last.
+
+    Who decides tells the gateways first, so an operator that dies while it cannot write the status leaves an old one
+    behind. Since when rooms have gone to the fallback nobody knows then: the stay begins anew.
+    """
+    if pushed != "Fallback" or told.target == "Fallback":
+        return told
+    text = "the operator before this one had switched and could not write it here; since when is not known"
+    return Active("Fallback", now.replace(microsecond=0), Reason.TAKEN_OVER, text, told.count + 1)
 
 
 def pool_is_sick(pool: Streak, failure_threshold: int) -> bool:

@@ -26,7 +26,7 @@ from talktime_operator.children.sfu_statefulset import Images, Mounts, build_sfu
 from talktime_operator.conditions import Finding, PoolView
 from talktime_operator.names import Key, Manifest, Owner
 from talktime_operator.observed import Child, Pod, Resource
-from talktime_operator.pools import drain, healing, switching
+from talktime_operator.pools import drain, healing, node_hours, switching
 from talktime_operator.pools.failover import Active
 from talktime_operator.pools.health import Evidence
 from talktime_operator.pools.nodes import (
@@ -39,7 +39,7 @@ from talktime_operator.pools.nodes import (
     only_open,
     port_clash,
 )
-from talktime_operator.pools.saving import Spent, saving
+from talktime_operator.pools.saving import Spent, saving, saving_known
 from talktime_operator.scaling import NodePolicy, desired_nodes
 
 
@@ -78,14 +78,16 @@ class Seen:
 @dataclass(frozen=True)
 class Plan:
     """What to do. `drain`: marks to set and take away, pods and StatefulSets to delete; `doors`: pods that the Service
-    shall (True) or shall no longer lead new signal connections to; `restart`: a sick pod to delete (its StatefulSet
-    makes it anew). `again`: seconds until time alone may change something, 0 = never."""
+    shall (True) or shall no longer lead new signal connections to; `active`: where new rooms go, as in the status;
+    `restart`: a sick pod to delete (its StatefulSet makes it anew). `again`: seconds until time alone may change
+    something, 0 = never."""
 
     children: tuple[Manifest, ...]
     status: dict[str, Any]
     push: PoolPush | None
     view: PoolView
     findings: tuple[Finding, ...]
+    active: Active | None = None
     drain: drain.Decision = field(default_factory=drain.Decision)
     doors: Mapping[str, bool] = field(default_factory=dict)
     again: float = 0.0
@@ -131,9 +133,11 @@ def plan(seen: Seen) -> Plan:
             nodes=nodes,
             fallbackURL=seen.second.url if seen.second.usable else None,
             fallbackMode=spec.fallback.mode.value,
+            sessionsPerNode=spec.autoscaling.sessions_per_node,
         ),
         view=turn.view,
         findings=tuple(findings),
+        active=turn.active,
         drain=steps,
         doors=doors((p for p in seen.pods if p.key.name not in {*steps.begin, *steps.cancel}), going),
         again=min((s for s in (turn.again, healed.again) if s > 0), default=0.0),
@@ -253,7 +257,17 @@ def _findings(
         if load(live, seen.nodes) is not None
         else Finding("MetricsFresh", "Unknown", "LoadUnknown", "the number of nodes is kept")
     )
-    findings = [healthy, auto, fresh, draining(steps), port_clash(spec, seen.others), *turn.findings, *seen.given]
+    known = saving_known(spec.node_monthly_cost, seen.spent)
+    findings = [
+        healthy,
+        auto,
+        fresh,
+        draining(steps),
+        port_clash(spec, seen.others),
+        *turn.findings,
+        *seen.given,
+        known,
+    ]
     return [switching.ready(turn.view), *findings]
 
 
@@ -321,7 +335,9 @@ def _status(
     }
     if sessions is not None:
         out["sessions"] = sessions
-    saved = _saved(seen, wanted)
+    counted = _node_hours(seen)
+    out["nodeHours"] = counted.render()
+    saved = _saved(seen, counted.average(node_hours.begin(resource.created, seen.now), seen.now))
     if saved:
         out["saving"] = saved
     last = _last_drain(steps, seen.now) or resource.status.get("lastDrain")
@@ -330,7 +346,13 @@ def _status(
     return out
 
 
-def _saved(seen: Seen, wanted: int) -> dict[str, Any]:
+def _node_hours(seen: Seen) -> node_hours.NodeHours:
+    before = node_hours.NodeHours.parse(seen.resource.status.get("nodeHours") or {})
+    with_machine = sum(1 for p in seen.pods if _counts(p) and p.node)
+    return node_hours.count(before, with_machine, seen.resource.created, seen.now)
+
+
+def _saved(seen: Seen, nodes: Decimal) -> dict[str, Any]:
     """While the ledger has not told, what stood there stays (law 6)."""
     if seen.spent is None:
         return dict(seen.resource.status.get("saving") or {})
@@ -338,7 +360,7 @@ def _saved(seen: Seen, wanted: int) -> dict[str, Any]:
     found = saving(
         seen.spent.minutes,
         seen.spent.prices,
-        wanted,
+        nodes,
         None if cost is None else Decimal(cost),
         seen.resource.created,
         seen.now,

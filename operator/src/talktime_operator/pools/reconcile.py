@@ -24,6 +24,7 @@ from talktime_operator.names import Key, Owner
 from talktime_operator.observed import Pod, Resource
 from talktime_operator.pools.draining import Drains
 from talktime_operator.pools.fallback_keys import FallbackKeys, Standby
+from talktime_operator.pools.last_word import LastWord
 from talktime_operator.pools.plan import Seen, plan, plan_invalid, plan_wrong_namespace
 from talktime_operator.pools.pool_keys import PoolKeys
 from talktime_operator.pools.pool_secrets import Given, PoolSecrets
@@ -62,6 +63,7 @@ class Pools:
         self._settings = settings
         self._dependents_changed = dependents_changed
         self._drains = Drains(kube)
+        self._last_word = LastWord(ledger)
         self._keys = PoolKeys(kube, seed, timedelta(seconds=settings.keys_follow))
         self._views: dict[Key, PoolView] = {}
         self._fallbacks = FallbackKeys(kube)
@@ -114,7 +116,7 @@ class Pools:
         now = datetime.now(UTC)
         before = self.view(key), self.standby(key)
         sfus: tuple[Pod, ...] = ()
-        look = 0.0
+        look, known = 0.0, True
         if resource.spec is None:
             planned = plan_invalid(resource, now)
         elif key.namespace != self._settings.namespace:
@@ -128,9 +130,10 @@ class Pools:
             given = await self._secrets.look(key, resource.spec)
             look = turn.again
             await self._write_aggregate()
+            decided, known = await self._last_word.of(resource, resource.spec, now)
             planned = plan(
                 Seen(
-                    resource=resource,
+                    resource=decided,
                     spec=resource.spec,
                     now=now,
                     statefulsets=await self._drains.adopt(key, self._cluster.nodes_of_pool(key)),
@@ -156,6 +159,8 @@ class Pools:
                     spent=spent(self._ledger.minutes, key.name, self._cards(), now),
                 )
             )
+        if known and planned.active is not None:
+            self._last_word.keep(resource, planned.active)
         self._views[key] = planned.view
         await self._applier.apply_children(planned.children)
         await self._drains.mark(_owner(resource), key, sfus, planned.drain, now)
@@ -163,7 +168,9 @@ class Pools:
         if (self.view(key), self.standby(key)) != before:
             self._dependents_changed(key)
         retry = min((s for s in (planned.drain.again, planned.again, look) if s > 0), default=0.0)
-        if planned.push is not None:
+        if not known:
+            retry = min(retry or RETRY_LEDGER, RETRY_LEDGER)
+        elif planned.push is not None:
             await self._pushed.remember("pool", key)
             try:
                 await self._ledger.push_pool(key, planned.push)
@@ -213,6 +220,7 @@ class Pools:
             return RETRY_LEDGER
         self._keys.forget(key)
         self._fallbacks.forget(key)
+        self._last_word.forget(key)
         self._secrets.forget(key)
         self._views.pop(key, None)
         self._drains.silent(key)

@@ -1,10 +1,10 @@
 """What a pool has saved this month against LiveKit Cloud. Pure.
 
 Cloud's side: the participant-minutes on the pool's own nodes, each connection begun up to a minute as Cloud counts, at
-the card `livekit/participant`, beyond what its plan includes, and the plan's fee. Our side: as many nodes as are wanted
-now, at `spec.nodeMonthlyCost`. The month has only begun: fee, included minutes and nodes count for the part of it that
-is over (for a pool made within it, since then), so that the last day shows what `talktime economics` computes for the
-whole. Traffic is left out: nobody tells what rooms sent (a card may price it).
+the card `livekit/participant`, beyond what its plan includes, and the plan's fee. Our side: the nodes there were on
+average (node_hours.py), at `spec.nodeMonthlyCost`. The month has only begun: fee, included minutes and nodes count for
+the part of it that is over (for a pool made within it, since then), so that the last day shows what
+`talktime economics` computes for the whole. Traffic is left out: nobody tells what rooms sent (a card may price it).
 
 Worked example: 2 nodes of 70 USD, half of the month over, 400,000 minutes; a plan of 50 USD with 150,000 minutes, then
 0.0005: Cloud 25 + (400,000 - 75,000) x 0.0005 = 187.50, nodes 70, saved 117.50.
@@ -23,6 +23,8 @@ from talktime_ledger.core.money import ZERO, per_million, shown
 from talktime_ledger.core.rates import PriceUnknown, RateBook, RateEntry, RateSnapshot
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import TransportRow
+
+from talktime_operator.conditions import Finding
 
 VENDOR, MODEL = "livekit", "participant"
 DAY = timedelta(days=1)
@@ -98,12 +100,13 @@ def cloud_prices(cards: Iterable[tuple[str, RateCardSpec]], now: datetime) -> tu
 def saving(
     minutes: int,
     prices: tuple[RateEntry, RateSnapshot] | None,
-    nodes: int,
+    nodes: Decimal | int,
     node_monthly_usd: Decimal | None,
     since: datetime | None,
     now: datetime,
 ) -> Saving | None:
-    """`minutes`: participant-minutes of this month on the pool's own nodes; `since`: when the pool was made.
+    """`minutes`: participant-minutes of this month on the pool's own nodes; `nodes`: at once, on average; `since`: when
+    the pool was made.
 
     None when no card has Cloud's price, or a node's cost is unset.
     """
@@ -118,6 +121,20 @@ def saving(
     billed = max(0, minutes * 60 - int(included))
     cloud = share * entry.monthly_fee + per_million(billed, rates.price(Meter.PARTICIPANT_SECONDS))
     return Saving(month_start(now).strftime("%Y-%m"), minutes, cloud, share * nodes * node_monthly_usd)
+
+
+def saving_known(node_monthly_cost: str | None, told: Spent | None) -> Finding:
+    """Why there is no saving in the status, or that there is."""
+    kind = "SavingKnown"
+    if node_monthly_cost is None:
+        text = "spec.nodeMonthlyCost: set what one node costs a month, in USD, to see what the pool saves"
+        return Finding(kind, "Unknown", "NodeCostUnset", text)
+    if told is None:
+        return Finding(kind, "Unknown", "LedgerSilent", "the ledger has not told this month's minutes yet")
+    if told.prices is None:
+        text = f"no RateCard of provider {VENDOR!r} and model {MODEL!r} has a price of minutes in force: apply one"
+        return Finding(kind, "Unknown", "CloudPriceMissing", f"{text} (examples/rate-cards/livekit-cloud.yaml)")
+    return Finding(kind, "True", "Computed")
 
 
 def minutes_by_pool(rows: Iterable[TransportRow]) -> Mapping[str, int]:

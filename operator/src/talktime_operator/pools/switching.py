@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from talktime_ledger.resources.pool import FallbackMode, SFUPoolSpec
 from talktime_ledger.resources.schema import seconds
 
-from talktime_operator.conditions import Finding, PoolView
+from talktime_operator.conditions import FORCE_FIX, Finding, PoolView
 from talktime_operator.observed import Resource
 from talktime_operator.pools.failover import Active, Policy, decide
 from talktime_operator.pools.health import Cause, Evidence
@@ -54,7 +54,12 @@ def switch(
     )
     before = Active.parse(resource.status.get("active") or {}, now)
     active = decide(before, policy, evidence.streak, evidence.message, evidence.fallback, now)
-    view = replace(view, active=active.target, fallback=evidence.fallback if second.usable else None)
+    view = replace(
+        view,
+        active=active.target,
+        fallback=evidence.fallback if second.usable else None,
+        forced=fallback.mode is FallbackMode.FORCE,
+    )
     if evidence.message and view.health != "good":
         view = replace(view, message=evidence.message)
     findings = (on_fallback(active), *fallback_ready(spec, second, evidence), *media_probe(spec, evidence))
@@ -81,6 +86,8 @@ def ready(view: PoolView) -> Finding:
             return Finding("Ready", "True", "OnFallback", "new rooms go to the fallback: see OnFallback")
         if view.health != "good":
             return Finding("Ready", "False", "BothSick", f"the fallback takes no rooms either; {view.message}")
+        if view.shut_by_force:
+            return Finding("Ready", "False", "FallbackSick", FORCE_FIX)
     if view.health == "good":
         return Finding("Ready", "True", "Ready")
     if view.health == "unknown":

@@ -156,25 +156,34 @@ def _policy(spec: ProjectSpec) -> Policy:
 
 
 def decide_standby(seen: Seen) -> Decision | None:
-    """Agents at the fallback: `standbyReplicas` while the Project has sessions; while new rooms go there, as many as
-    there are sessions for. None: none were ever needed."""
+    """Agents at the fallback: `standbyReplicas` while the Project has sessions; while new rooms go there, all of them
+    or one by one, as many as there are sessions for. None: none were ever needed."""
     current = seen.standby_deployment.replicas if seen.standby_deployment is not None else None
     ledger = seen.ledger if seen.ledger_reachable else None
+    workers = _workers(seen, seen.standby_pods)
     over = seen.standby is not None and seen.pool is not None and seen.pool.active == "Fallback"
-    warm = over or (ledger is not None and ledger.sessions.open > 0)
-    floor = seen.standby.replicas if seen.standby is not None and warm else 0
-    if current is None and not over and floor == 0:
+    held = ledger is not None and ledger.sessions.open > 0
+    fed = over or (held and _one_by_one(seen, workers))
+    floor = seen.standby.replicas if seen.standby is not None and (over or held) else 0
+    if current is None and not fed and floor == 0:
         return None
     if seen.standby is None and not seen.record.standby_secret:
         return None
     agent = seen.spec.agent
     policy = Policy(
-        agent.sessions_per_replica, floor, max(agent.max_replicas, floor), agent.spare_sessions if over else 0
+        agent.sessions_per_replica, floor, max(agent.max_replicas, floor), agent.spare_sessions if fed else 0
     )
-    waiting = None if ledger is None else ledger.sessions.waiting if over else 0
-    return decide_replicas(
-        policy, current, _workers(seen, seen.standby_pods), waiting, seen.standby_fewer_for, seen.fewer_after
-    )
+    waiting = None if ledger is None else ledger.sessions.waiting if fed else 0
+    return decide_replicas(policy, current, workers, waiting, seen.standby_fewer_for, seen.fewer_after)
+
+
+def _one_by_one(seen: Seen, standby: Sequence[Worker]) -> bool:
+    """Whether gateways may be taking sessions to the fallback of a pool that stays SelfHosted (no Redis, say). Which
+    LiveKit a waiting session is on nobody tells, so it counts at both: an agent too many goes again, one too few is
+    an interview in silence."""
+    if seen.standby is None or seen.pool is None:
+        return False
+    return seen.pool.health != "good" or any(w.jobs for w in standby)
 
 
 def _needs_fewer(decision: Decision) -> bool:

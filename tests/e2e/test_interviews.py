@@ -93,14 +93,16 @@ def test_interviews_are_held_to_their_own_end_whatever_dies(afternoon: Afternoon
 
 
 def test_costs_equal_the_simulators_tokens_priced_anew_to_the_micro_dollar(house: House, afternoon: Afternoon) -> None:
+    sessions = [*afternoon.interviews.ids, *afternoon.limit.ids]
+
     def checked() -> str | None:
-        adds_up, words = showing.money_adds_up(house.kube, house.folder / "checker")
+        adds_up, words = showing.money_adds_up(house.kube, house.folder / "checker", sessions)
         print(words)
         return words if adds_up else None
 
     assert eventually("ledger, resource and Prometheus agree with the tokens", checked, 240, every=5)
     wrong, words = showing.money_adds_up(
-        house.kube, house.folder / "checker", "--set-rate", "gpt-realtime-2.1-mini:audio_out=20.1"
+        house.kube, house.folder / "checker", sessions, "--set-rate", "gpt-realtime-2.1-mini:audio_out=20.1"
     )
     assert not wrong, f"another rate must not add up:\n{words}"
 

@@ -37,7 +37,7 @@ up: ## The local cluster alone, two nodes, with all images
 status: ## What of the local cluster runs
 	@hack/python -m hack.cluster status
 
-down: ## Remove the demo: the local cluster without a trace; CLUSTER=kind that cluster; CLUSTER=current only what the demo put there
+down: ## Remove the cluster without a trace; CLUSTER=kind: that one; CLUSTER=current: only what the demo put there
 	@hack/python -m hack.demo.removal --cluster $(CLUSTER)
 
 chaos: ## Break agents, nodes, ledger and database under live interviews (20 min; CHAOS_ROUNDS=3 for more); result kept

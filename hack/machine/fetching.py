@@ -68,7 +68,7 @@ def modules_refused(go: str, tools: Sequence[Tool]) -> str | None:
 
 def module_of(package: str, go_mod: str) -> str:
     """The module that has this package: the longest path in go.mod that it begins with (pure)."""
-    required = re.findall(r"^(?:require)?\s+(\S+) v\S+", go_mod, re.MULTILINE)
+    required: list[str] = re.findall(r"^(?:require)?\s+(\S+) v\S+", go_mod, re.MULTILINE)
     return max((path for path in required if f"{package}/".startswith(f"{path}/")), key=len)
 
 

@@ -130,8 +130,8 @@ def test_of_chosen_sessions_the_books_tell_projects_and_what_else_their_accounts
         statements.append(
             (
                 "INSERT INTO sessions (id, project_id, account_id, provider, api, vendor, model, participant_identity,"
-                " config, rates, limit_usd, soft_percent, w_usd, goodbye_usd)"
-                " VALUES ($1, $2, $3, 'a', 'OpenAIRealtime', 'openai', 'm', 'p', '{}', '{}', 1, 80, 0, 0)",
+                " config, rates, limit_usd, soft_percent, w_usd, goodbye_usd, valid_until)"
+                " VALUES ($1, $2, $3, 'a', 'OpenAIRealtime', 'openai', 'm', 'p', '{}', '{}', 1, 80, 0, 0, NOW())",
                 session,
                 owner,
                 account,

@@ -25,7 +25,7 @@ check: ## Format, lint, types, imports, generated files, unit tests
 	@hack/python -m hack.machine check
 	@hack/check
 
-images: ## Build all images; with REGISTRY=... also push the product's
+images: ## Build all images; with REGISTRY=... build and push all but upstream's
 	@hack/python -m hack.machine images
 	@hack/python -m hack.images $(if $(REGISTRY),push $(REGISTRY),build)
 
@@ -37,8 +37,8 @@ up: ## The local cluster alone, two nodes, with all images
 status: ## What of the local cluster runs
 	@hack/python -m hack.cluster status
 
-down: ## Remove the cluster: processes, mounts, namespaces, cgroups, files
-	@hack/python -m hack.cluster down
+down: ## Remove the cluster without a trace; CLUSTER=kind: that one; CLUSTER=current: only what the demo put there
+	@hack/python -m hack.demo.removal --cluster $(CLUSTER)
 
 chaos: ## Break agents, nodes, ledger and database under live interviews (20 min; CHAOS_ROUNDS=3 for more); result kept
 	@hack/python -m hack.machine test

@@ -3,19 +3,18 @@
 Independent on purpose: reads the truth and the RateCard YAML, imports nothing of Talktime. Exits 1 on any difference
 of a millionth of a dollar, on a meter that never counted, on a billed thing that the ledger does not know.
 
-    checker.py --truth http://simulator:8080/truth --rates examples/rate-cards --dsn postgresql://... \\
+    python -m hack.checker --truth http://simulator:8080/truth --rates examples/rate-cards --dsn postgresql://... \\
         --prometheus 0.123456 --projects projects.json
+
+With `--sessions` only those are held against the truth, which of others may be gone or was never here (another
+provider); what their Projects show besides must be in the books.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
-import json
 import sys
-import urllib.parse
-import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,13 +25,24 @@ from typing import Any
 
 import yaml
 
+from hack.checker_sources import (
+    Books,
+    Row,
+    decimal,
+    from_database,
+    posted_of,
+    posted_queries,
+    query_prometheus,
+    rows_of,
+    truthy,
+)
+
 NANO = Decimal("0.000000001")
 TOLERANCE = Decimal("0.000001")
 RESPONSE_METERS = ("text_in", "text_cached_in", "audio_in", "audio_cached_in", "text_out", "audio_out")
 TRANSCRIPTION_METERS = ("audio_in", "text_out")
 """A transcription's text_in is its prompt, which need not be there."""
 
-Row = dict[str, Any]
 Rates = dict[str, list[tuple[datetime, dict[str, Any]]]]
 
 
@@ -122,12 +132,19 @@ def check(
     prometheus: Decimal | None,
     posted: Decimal | None,
     retired: frozenset[str] = frozenset(),
+    sessions: frozenset[str] | None = None,
+    elsewhere: Decimal = Decimal(0),
 ) -> Findings:
     """The whole comparison. `costs`: rows of session_costs; `usages`: rows of usage_events (session_id, key).
 
     retired: sessions on accounts that a raised `accountGeneration` replaced; metrics and resources show the new ones.
+    sessions: the only ones to hold against the truth; `elsewhere`: what the books hold besides on the same accounts.
     """
     findings = Findings()
+    if sessions is not None:
+        truth = truth_of(sessions, truth, usages or [])
+        costs = None if costs is None else [row for row in costs if str(row["session_id"]) in sessions]
+        usages = [row for row in usages or [] if str(row["session_id"]) in sessions]
     priced = {key_of(record): price(record, rates) for record in truth}
     if len(priced) != len(truth):
         findings.wrong.append("the truth has one key twice")
@@ -140,7 +157,7 @@ def check(
     else:
         expected_of = [record for record in truth if key_of(record) in counted]
         check_keys(findings, truth, priced, counted, costs or [])
-    check_meters(findings, truth, counted)
+    check_meters(findings, truth, counted, sessions or frozenset())
     expected = sum((priced[key_of(record)] for record in expected_of), Decimal(0))
     findings.lines.append(f"{'USD':<42} {'expected':>16} {'found':>16} {'difference':>13}")
     unmetered = Decimal(0)
@@ -152,18 +169,39 @@ def check(
         findings.compare("session_costs.ai_cost_usd, metered", expected, total - unmetered)
         if unmetered:
             findings.lines.append(f"posted at its bound, unmetered: {unmetered} USD")
-    present = expected + unmetered
+    present = expected + unmetered + elsewhere
     present -= sum((priced[key_of(one)] for one in expected_of if counted.get(key_of(one)) in retired), Decimal(0))
     present -= sum(
         (decimal(row.get("unmetered_usd")) for row in costs or [] if str(row["session_id"]) in retired), Decimal(0)
     )
     if retired:
-        findings.lines.append(f"on accounts of an earlier generation: {expected + unmetered - present} USD")
+        findings.lines.append(f"on accounts of an earlier generation: {expected + unmetered + elsewhere - present} USD")
+    if elsewhere:
+        findings.lines.append(f"other sessions on the same accounts, as the books have them: {elsewhere} USD")
     if prometheus is not None:
         findings.compare("Prometheus", present, prometheus)
     if posted is not None:
         findings.compare("kubectl get project, status.budget.posted", present, posted)
     return findings
+
+
+def truth_of(sessions: frozenset[str], truth: list[Row], usages: list[Row]) -> list[Row]:
+    """The truth of these sessions' connections, and from their first moment on of connections that nobody knows.
+
+    `usages`: of all sessions. Time tells nothing else apart: somebody may hold other sessions meanwhile.
+    """
+    session_of = {row["key"]: str(row["session_id"]) for row in usages}
+    # Of a transcription this is the item; no connection is ever called that.
+    owner = {key.rpartition("/")[0]: session for key, session in session_of.items()}
+    for record in truth:
+        if key_of(record) in session_of:
+            owner.setdefault(record["provider_session"], session_of[key_of(record)])
+    ours = [record for record in truth if owner.get(record["provider_session"]) in sessions]
+    if not ours:
+        return []
+    first = min(moment(record["at"]) for record in ours)
+    unknown = [r for r in truth if r["provider_session"] not in owner and moment(r["at"]) >= first]
+    return ours + unknown
 
 
 def owners(truth: list[Row], counted: dict[str, str]) -> dict[str, str]:
@@ -207,8 +245,12 @@ def compare_sessions(
         findings.compare(session, expected[session], found[session])
 
 
-def check_meters(findings: Findings, truth: list[Row], counted: dict[str, str]) -> None:
+def check_meters(
+    findings: Findings, truth: list[Row], counted: dict[str, str], wanted: frozenset[str] = frozenset()
+) -> None:
     """Every meter of every session above 0. Without usage rows a provider session stands for a session.
+
+    `wanted`: sessions that must have been conversations.
 
     A provider session of one response that nobody spoke to only rendered a clip: it holds no conversation, is left out.
     """
@@ -230,99 +272,45 @@ def check_meters(findings: Findings, truth: list[Row], counted: dict[str, str]) 
             findings.wrong += [
                 f"{session}: {kind} {meter} never counted" for meter, value in values.items() if value <= 0
             ]
+    findings.wrong += [f"{session}: no conversation was counted" for session in sorted(wanted - set(talked))]
     if not talked:
         findings.wrong.append("the truth holds no conversation at all")
-
-
-def decimal(value: Any) -> Decimal:
-    return Decimal(str(value)) if value not in (None, "") else Decimal(0)
-
-
-def truthy(value: Any) -> bool:
-    return value in (True, "true", "True", "t", "1", 1)
-
-
-def fetch(source: str) -> str:
-    """The text of a file or an http(s) URL."""
-    if source.startswith(("http://", "https://")):
-        with urllib.request.urlopen(source, timeout=30) as answer:
-            return str(answer.read().decode())
-    return Path(source).read_text()
-
-
-def rows_of(source: str) -> list[Row]:
-    """Rows from a JSON list, JSON lines or CSV file."""
-    text = fetch(source)
-    if source.endswith(".csv"):
-        return list(csv.DictReader(text.splitlines()))
-    if text.lstrip().startswith("["):
-        return list(json.loads(text, parse_float=Decimal))
-    return [json.loads(line, parse_float=Decimal) for line in text.splitlines() if line.strip()]
-
-
-def posted_of(source: str) -> Decimal:
-    """status.budget.posted summed over `kubectl get project(s) -o json`."""
-    document = json.loads(fetch(source))
-    items = document.get("items", [document])
-    return sum((decimal(item["status"]["budget"]["posted"]) for item in items), Decimal(0))
-
-
-def query_prometheus(url: str, query: str) -> Decimal:
-    """Sum of an instant query's samples."""
-    answer = json.loads(fetch(f"{url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"))
-    samples = answer["data"]["result"]
-    if not samples:
-        raise SystemExit(f"Prometheus has no data for {query}")
-    return sum((Decimal(sample["value"][1]) for sample in samples), Decimal(0))
-
-
-RETIRED = """
-SELECT s.id FROM sessions s JOIN accounts a ON a.id = s.account_id
-WHERE a.generation < (SELECT MAX(b.generation) FROM accounts b WHERE b.project_id = a.project_id AND b.kind = 'project')
-"""
-
-
-async def from_database(dsn: str) -> tuple[list[Row], list[Row], frozenset[str]]:
-    """session_costs, usage_events, and the sessions on accounts of an earlier generation."""
-    import asyncpg  # type: ignore[import-untyped]
-
-    connection = await asyncpg.connect(dsn)
-    try:
-        costs = await connection.fetch("SELECT session_id, ai_cost_usd, unmetered_usd FROM session_costs")
-        usages = await connection.fetch("SELECT session_id, key, unmetered FROM usage_events")
-        retired = await connection.fetch(RETIRED)
-    finally:
-        await connection.close()
-    return [dict(row) for row in costs], [dict(row) for row in usages], frozenset(str(row["id"]) for row in retired)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--truth", required=True, help="file or URL of the simulator's truth")
     parser.add_argument("--rates", type=Path, nargs="+", required=True, help="RateCard YAML files or directories")
+    parser.add_argument("--sessions", nargs="*", help="only these, and what their Projects show")
     parser.add_argument("--dsn", help="the ledger's PostgreSQL")
     parser.add_argument("--costs", help="session_costs rows as .json, .jsonl or .csv, instead of --dsn")
     parser.add_argument("--usages", help="usage_events rows (session_id, key, unmetered) likewise")
     parser.add_argument("--prometheus", type=Decimal, help="the operator's number")
     parser.add_argument("--prometheus-url")
-    parser.add_argument("--prometheus-query", default="sum(talktime_project_posted_usd)")
     parser.add_argument("--projects", help="output of kubectl get project -o json")
     parser.add_argument("--set-rate", action="append", default=[], metavar="MODEL:METER=USD")
     options = parser.parse_args(argv)
+    if options.sessions is not None and not (options.dsn or options.usages):
+        parser.error("--sessions needs --dsn or --usages: they tell whose truth it is")
+    sessions = None if options.sessions is None else frozenset(options.sessions)
     rates = load_rates(options.rates)
     for change in options.set_rate:
         set_rate(rates, change)
-    costs = rows_of(options.costs) if options.costs else None
-    usages = rows_of(options.usages) if options.usages else None
-    retired: frozenset[str] = frozenset()
     if options.dsn:
-        costs, usages, retired = asyncio.run(from_database(options.dsn))
+        books = asyncio.run(from_database(options.dsn, sessions))
+    else:
+        costs, usages = (rows_of(source) if source else None for source in (options.costs, options.usages))
+        books = Books(costs, usages)
     prometheus = options.prometheus
     if options.prometheus_url:
-        prometheus = query_prometheus(options.prometheus_url, options.prometheus_query)
-    posted = posted_of(options.projects) if options.projects else None
+        queries = posted_queries(books.projects)
+        prometheus = sum((query_prometheus(options.prometheus_url, query) for query in queries), Decimal(0))
+    posted = posted_of(options.projects, books.projects) if options.projects else None
+    truth = rows_of(options.truth)
     try:
-        findings = check(rows_of(options.truth), rates, costs, usages, prometheus, posted, retired)
+        findings = check(
+            truth, rates, books.costs, books.usages, prometheus, posted, books.retired, sessions, books.elsewhere
+        )
     except LookupError as error:
         print(f"cannot price the truth: {error}", file=sys.stderr)
         return 1

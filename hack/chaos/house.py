@@ -12,19 +12,16 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from hack.cluster.layout import Cluster, binaries
-from hack.demo import release
+from hack.demo import evidence, release
 from hack.demo.kube import Kube, find
 from hack.demo.release import NAMESPACE, Images
 
 T = TypeVar("T")
-
-PSQL = 'PGPASSWORD=$(cat $PASSWORD_FILE) psql -h 127.0.0.1 -U talktime -d talktime -AtX -v ON_ERROR_STOP=1 -c "$1"'
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,10 @@ class House:
 
     def get(self, service: str, port: int, path: str) -> str:
         """The body of a GET to a Service of the release."""
-        with (
-            self.kube.forward(NAMESPACE, f"svc/{service}", port) as local,
-            urllib.request.urlopen(f"http://127.0.0.1:{local}{path}", timeout=30) as answer,
-        ):
-            return str(answer.read().decode())
+        return evidence.get(self.kube, service, port, path)
 
     def simulator_log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.get("talktime-simulator", 8080, "/log").splitlines()]
+        return evidence.simulator_log(self.kube)
 
     def truth(self) -> list[dict[str, Any]]:
         """Everything that the simulator has billed, whoever asked for it."""
@@ -79,8 +72,7 @@ class House:
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """Rows of one SELECT on the ledger's database; NUMERIC is Decimal. Raises RuntimeError when it is not there."""
-        inside = ["-n", NAMESPACE, "exec", "talktime-postgres-0", "--", "sh", "-c", PSQL, "sh", as_json(query)]
-        return parsed(self.kube(*inside))
+        return evidence.rows(self.kube, query)
 
     def pids(self, command: str, among: str = "") -> list[int]:
         """Machine pids of processes in this cluster's pods whose command line matches. `among`: part of the cgroup."""
@@ -116,17 +108,6 @@ class House:
                     return self.simulator_log()  # kubectl gives up a tunnel at its first broken connection
 
             yield read
-
-
-def as_json(query: str) -> str:
-    """The SELECT that answers with all rows as one JSON list."""
-    return f"SELECT coalesce(json_agg(found), '[]') FROM ({query}) found"
-
-
-def parsed(rows: str) -> list[dict[str, Any]]:
-    """What such a SELECT said; numbers with a point are Decimal."""
-    found: list[dict[str, Any]] = json.loads(rows, parse_float=Decimal)
-    return found
 
 
 def eventually(what: str, probe: Callable[[], T | None], seconds: float, every: float = 0.5) -> T:

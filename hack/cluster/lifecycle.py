@@ -7,7 +7,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hack.cluster import certificates, cgroups, control_plane, network, node, storage
@@ -126,11 +126,12 @@ def status(cluster: Cluster) -> list[tuple[str, int, bool]]:
 
 def down(cluster: Cluster) -> None:
     """Removes everything; raises RuntimeError naming what could not be removed. A cluster that is not there is fine."""
+    records = recorded(cluster.processes)
     # The nodes first: killing a node's first process takes all of its containers and mounts along.
-    for record in recorded(cluster.processes):
+    for record in records:
         if record.name.endswith(".init"):
             stop([record], grace=0.0)
-    stop(recorded(cluster.processes), grace=3.0)
+    stop(records, grace=3.0)
     for one in cluster.nodes:
         cgroups.delete(one.cgroup)
     network.delete(cluster)
@@ -141,14 +142,17 @@ def down(cluster: Cluster) -> None:
             shutil.rmtree(cluster.state)
             break
         time.sleep(0.1)
-    left = traces(cluster)
+    left = traces(cluster, records)
     if left:
         raise RuntimeError("not removed: " + "; ".join(left))
 
 
-def traces(cluster: Cluster) -> list[str]:
-    """What of the cluster is still on the machine: processes, mounts, namespaces, cgroups, files."""
-    found = [f"process {record.name} ({record.pid})" for record in recorded(cluster.processes) if alive(record)]
+def traces(cluster: Cluster, records: Sequence[Record]) -> list[str]:
+    """What of the cluster is still on the machine: processes, mounts, namespaces, cgroups, files.
+
+    `records`: of the processes, read before the folder that holds them was removed.
+    """
+    found = [f"process {record.name} ({record.pid})" for record in records if alive(record)]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found += [f"mount {line.split()[4]}" for line in mounts if f" {cluster.state}/" in line]
     found += [f"namespace {name}" for name in network.namespaces(cluster)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from hack.cluster import lifecycle
 from hack.cluster.layout import DEFAULT_NAME, binaries, cluster_named, state_root
+from hack.demo import release
 from hack.demo.kube import Kube, find
 from hack.demo.release import Images
 from hack.images import builder, catalogue, loading
@@ -42,23 +44,40 @@ def local(name: str = DEFAULT_NAME) -> tuple[Kube, Images]:
 
 def by_kind() -> tuple[Kube, Images]:
     """Creates the kind cluster unless it is there; its kubeconfig stays in the state folder."""
-    state = state_root() / "kind"
-    state.mkdir(parents=True, exist_ok=True)
-    kubeconfig = state / "kubeconfig"
+    kubeconfig = kind_state() / "kubeconfig"
+    kubeconfig.parent.mkdir(parents=True, exist_ok=True)
     kind = find(binaries(), "kind")
     known = subprocess.run([kind, "get", "clusters"], capture_output=True, text=True, check=True).stdout.split()
-    if KIND_NAME not in known:
-        create = [kind, "create", "cluster", "--name", KIND_NAME, "--config=-", "--kubeconfig", str(kubeconfig)]
-        subprocess.run(create, input=KIND_NODES, text=True, check=True)
+    subprocess.run([kind, *kind_verb(known, kubeconfig)], input=KIND_NODES, text=True, check=True)
     tag = catalogue.product_tag()
     kind_load(KIND_NAME, builder.Workshop(state_root(), binaries()), tag)
     return Kube(find(binaries(), "kubectl"), kubeconfig), Images(tag)
 
 
+def kind_state() -> Path:
+    return state_root() / "kind"
+
+
+def kind_verb(known: Sequence[str], kubeconfig: Path) -> list[str]:
+    """What makes the cluster, or its kubeconfig: a cluster outlives our state folder, and Docker gives it new ports."""
+    target = ["--name", KIND_NAME, "--kubeconfig", str(kubeconfig)]
+    return ["export", "kubeconfig", *target] if KIND_NAME in known else ["create", "cluster", "--config=-", *target]
+
+
 def current() -> tuple[Kube, Images]:
-    """The cluster of the current context, with images that `make images REGISTRY=...` pushed."""
+    """The cluster of the current context, with images that `make images REGISTRY=...` pushed.
+
+    Raises RuntimeError when somebody else's Talktime is there.
+    """
+    kube = of_context()
+    if release.released(kube) and not release.claimed(kube, release.NAMESPACE):
+        raise RuntimeError(
+            f"namespace {release.NAMESPACE} of this cluster has a Talktime that the demo did not install;"
+            " it was left as it is. Fix: another cluster, or remove it first (docs/operations.md, Uninstall)"
+        )
+    return kube, Images(catalogue.product_tag(), os.environ["REGISTRY"].rstrip("/"))
+
+
+def of_context() -> Kube:
     chosen = os.environ.get("KUBECONFIG")
-    kubeconfig = Path(chosen) if chosen and ":" not in chosen else None
-    return Kube(find(binaries(), "kubectl"), kubeconfig), Images(
-        catalogue.product_tag(), os.environ["REGISTRY"].rstrip("/")
-    )
+    return Kube(find(binaries(), "kubectl"), Path(chosen) if chosen and ":" not in chosen else None)

@@ -46,6 +46,11 @@ class Held:
     folder: Path
 
     @property
+    def ids(self) -> list[str]:
+        """Of the sessions that began."""
+        return [one["session"] for one in self.summary["sessions"] if "session" in one]
+
+    @property
     def sessions(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_text()) for path in sorted(self.folder.glob("*.json"))]
 

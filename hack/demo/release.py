@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from hack.cluster.layout import REPOSITORY
 from hack.demo.kube import Kube
 
 NAMESPACE = "talktime"
+STAGE = "demo"
+"""Where the examples' Projects live."""
+MARK = "talktime.dev/made-by"
+"""Label of namespaces that the demo made: with them all that is in them is the demo's."""
 CHART = REPOSITORY / "charts" / "talktime"
 EXAMPLES = REPOSITORY / "examples"
 VALUES = Path(__file__).with_name("values.yaml")
@@ -80,16 +87,48 @@ def wait_ready(kube: Kube, namespace: str, *projects: str, seconds: int = 300) -
         raise RuntimeError(f"{error}\n{shown}\n{kube('get', 'pods', '-A', '-o=wide')}") from error
 
 
+def claim(kube: Kube) -> None:
+    """Makes the two namespaces that are not there, and marks them as the demo's."""
+    for name in (NAMESPACE, STAGE):
+        if not kube("get", "namespace", name, "--ignore-not-found", "--output=name"):
+            metadata = {"name": name, "labels": {MARK: "demo"}}
+            manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+            kube("create", "-f", "-", stdin=json.dumps(manifest))
+
+
+def claimed(kube: Kube, namespace: str) -> bool:
+    return bool(kube("get", "namespace", f"--field-selector=metadata.name={namespace}", f"-l={MARK}", "-o=name"))
+
+
+def released(kube: Kube) -> bool:
+    """Whether there is a release, the demo's or somebody's."""
+    return bool(kube("--namespace", NAMESPACE, "get", "secret", "-l=owner=helm,name=talktime", "-o=name"))
+
+
 def open_account_again(kube: Kube, namespace: str, project: str) -> bool:
     """A spent Project gets a fresh account, the way an operator would: by raising `accountGeneration`. True if it did.
 
     The examples are applied server-side, so the next apply leaves this field, which it does not name, alone.
     """
     found = kube.json("--namespace", namespace, "get", "project", project)
-    state = found.get("status", {}).get("budget", {}).get("state")
-    if state in (None, "OK"):
+    if not spent(found):
         return False
     generation = int(found["spec"]["budget"].get("accountGeneration", 1)) + 1
     change = f'{{"spec":{{"budget":{{"accountGeneration":{generation}}}}}}}'
     kube("--namespace", namespace, "patch", "project", project, "--type=merge", "--patch", change)
+    fresh = "--for=jsonpath={.status.budget.state}=OK"
+    kube("--namespace", namespace, "wait", fresh, f"project/{project}", "--timeout=120s")
     return True
+
+
+def spent(project: Mapping[str, Any]) -> bool:
+    """Whether one more session, at its limit, could take the Project to its soft limit (pure).
+
+    Nothing posted is never spent, however close to its budget the session limit is.
+    """
+    budget, known = project["spec"]["budget"], project.get("status", {}).get("budget", {})
+    if known.get("state") not in (None, "OK"):
+        return True
+    posted, amount = Decimal(str(known.get("posted") or 0)), Decimal(budget["amount"])
+    limit = Decimal(budget.get("session", {}).get("limit") or amount)
+    return posted > 0 and posted + limit > amount * int(budget.get("softPercent", 80)) / 100

@@ -50,12 +50,12 @@ def main(argv: list[str]) -> int:
 
 
 def push(shop: builder.Workshop, registry: str) -> None:
-    """The product images, tagged with their content, by docker where its daemon answers, else by buildah.
+    """What the chart puts `image.registry` before, by docker where its daemon answers, else by buildah.
 
-    The SFU, databases and metrics come from upstream on a real cluster.
+    That is the product, tagged with its content, and the databases and metrics of a trial; the SFU is upstream's.
     """
     docker, tag = docker_answers(), catalogue.product_tag()
-    for image in catalogue.product_images(tag):
+    for image in [*catalogue.product_images(tag), *catalogue.trial_images()]:
         target = f"{registry}/{image.reference}"
         if docker:
             dockerfile = str(REPOSITORY / catalogue.DOCKERFILE)

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from hack.cluster.layout import REPOSITORY, binaries, state_root
 from hack.images import builder
-from hack.machine import installs, preflight
+from hack.machine import fetching, installs, preflight
 from hack.machine.needs import TASKS
+
+STAMP = REPOSITORY / ".venv" / ".talktime-lock"
 
 
 def main(argv: list[str]) -> int:
@@ -30,7 +32,9 @@ def prepare(name: str, *, look: bool = False) -> int:
     task, state, target = TASKS[name], state_root(), binaries()
     missing = preflight.missing_packages(task.packages)
     tools = installs.unbuilt(task.tools, target)
+    with_go = bool(tools) or "kubernetes" in task.tools or name == "images"
     in_the_way = preflight.obstacles(task, missing, state, cold=bool(tools))
+    in_the_way = in_the_way or fetching.unreachable(state, tools, with_go=with_go, stale=not environment_is_made())
     for obstacle in in_the_way:
         print(f"machine: {obstacle.cause}. Fix: {obstacle.fix}.", file=sys.stderr)
     if in_the_way:
@@ -53,18 +57,24 @@ def prepare(name: str, *, look: bool = False) -> int:
     return 0
 
 
-def environment(state: Path) -> None:
-    """.venv holds exactly the lock and the members; nothing is done when it was made from this very lock."""
-    stamp = REPOSITORY / ".venv" / ".talktime-lock"
+def environment_is_made() -> bool:
+    """From this very lock."""
+    return STAMP.exists() and STAMP.read_text() == lock_mark()
+
+
+def lock_mark() -> str:
     files = [REPOSITORY / "requirements.lock", *sorted(REPOSITORY.glob("*/pyproject.toml"))]
-    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def environment(state: Path) -> None:
+    """.venv holds exactly the lock and the members."""
+    if environment_is_made():
         return
-    extra = installs.uv(state)
-    path = f"{extra}:{os.environ['PATH']}" if extra else os.environ["PATH"]
+    path = f"{installs.uv(state)}:{os.environ['PATH']}"
     installs.say("Python packages of the lock into .venv (usually 10 to 60 s)")
     subprocess.run([str(REPOSITORY / "hack" / "lock"), "--install"], check=True, env={**os.environ, "PATH": path})
-    stamp.write_text(wanted)
+    STAMP.write_text(lock_mark())
 
 
 if __name__ == "__main__":

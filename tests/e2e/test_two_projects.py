@@ -175,7 +175,8 @@ def test_the_independent_checker_agrees(house: House, evening: Evening) -> None:
     assert ours == []
 
     def checked() -> str | None:
-        _, words = showing.money_adds_up(house.kube, house.folder / "checker")
+        dry = [one.session for one in evening.dry_books]
+        _, words = showing.money_adds_up(house.kube, house.folder / "checker", dry)
         mine = [line for line in words.splitlines() if any(one.session in line for one in evening.dry_books)]
         # A short conversation need not have had anything cached.
         wrong = [line for line in mine if "WRONG" in line and "never counted" not in line]

@@ -13,7 +13,7 @@ import pytest
 from hack.chaos.house import eventually
 from hack.cluster import lifecycle
 from hack.cluster.layout import SERVICE_ACCOUNT_ISSUER, Cluster, binaries, cluster_named, state_root
-from hack.cluster.processes import running
+from hack.cluster.processes import recorded, running
 from hack.demo.kube import Kube, find
 from hack.images import builder, catalogue, loading
 
@@ -35,8 +35,10 @@ def cluster(shop: builder.Workshop) -> Iterator[Cluster]:
         loading.load(shop, made, [image for image in catalogue.trial_images() if image.target == "redis"])
         yield made
     finally:
+        records = recorded(made.processes)
         lifecycle.down(made)
-    assert lifecycle.traces(made) == []
+    assert records
+    assert lifecycle.traces(made, records) == []
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 from talktime_ledger import wire
 
 from hack.chaos.books import ACCOUNTS, SESSIONS, Books, compare
-from hack.chaos.house import as_json, parsed
+from hack.demo.evidence import as_json, parsed
 
 from .conftest import GATEWAY, MINI, MODEL, Stand, agent_of, opening, usage
 

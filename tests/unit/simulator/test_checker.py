@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hack import checker, checker_sources
+
 ROOT = Path(__file__).resolve().parents[3]
-spec = importlib.util.spec_from_file_location("checker", ROOT / "hack" / "checker.py")
-assert spec is not None
-assert spec.loader is not None
-checker = importlib.util.module_from_spec(spec)
-sys.modules["checker"] = checker  # dataclasses look their module up there
-spec.loader.exec_module(checker)
 
 CARD = """
 apiVersion: talktime.dev/v1alpha1
@@ -89,8 +83,7 @@ def files(tmp_path: Path) -> Path:
 
 def run(files: Path, *options: str) -> int:
     base = ["--truth", str(files / "truth.jsonl"), "--rates", str(files / "card.yaml")]
-    result: int = checker.main([*base, *options])
-    return result
+    return checker.main([*base, *options])
 
 
 def everything(files: Path) -> list[str]:
@@ -175,9 +168,10 @@ def test_undelivered_things_are_listed_and_not_expected(files: Path, capsys: pyt
 
 
 def test_it_imports_nothing_of_what_it_checks() -> None:
-    source = (ROOT / "hack" / "checker.py").read_text()
-    assert "import talktime" not in source
-    assert "from talktime" not in source
+    for module in ("checker.py", "checker_sources.py"):
+        source = (ROOT / "hack" / module).read_text()
+        assert "import talktime" not in source
+        assert "from talktime" not in source
 
 
 def test_a_clip_that_was_rendered_on_its_own_connection_is_no_session(files: Path) -> None:
@@ -210,3 +204,82 @@ def test_metrics_and_resources_show_only_the_accounts_of_the_present_generation(
     books = ([*old, *TRUTH], rates, costs, counted, TOTAL, TOTAL)
     assert checker.check(*books, frozenset({"s0"})).wrong == []
     assert len(checker.check(*books).wrong) == 2
+
+
+class TestChosenSessions:
+    """A second `make demo`: the database knows sessions of yesterday, whose provider is another or has forgotten."""
+
+    @pytest.fixture
+    def lived_in(self, files: Path) -> Path:
+        """Beside s1: s0, whose truth is gone, and s2, a short conversation of now in which nothing was cached."""
+        short = [
+            response(number, provider_session="sess_2", meters={**METERS, "audio_cached_in": 0}) for number in (7, 8)
+        ]
+        usages = json.loads((files / "usages.json").read_text())
+        usages += [{"session_id": "s0", "key": "sess_0/resp_1"}, {"session_id": "s0", "key": "item_0/0"}]
+        usages += [{"session_id": "s2", "key": checker.key_of(record)} for record in short]
+        costs = json.loads((files / "costs.json").read_text())
+        costs += [{"session_id": session, "ai_cost_usd": "0.5", "unmetered_usd": "0"} for session in ("s0", "s2")]
+        (files / "usages.json").write_text(json.dumps(usages))
+        (files / "costs.json").write_text(json.dumps(costs))
+        (files / "truth.jsonl").write_text("".join(json.dumps(record) + "\n" for record in [*TRUTH, *short]))
+        return files
+
+    def test_what_others_left_in_the_books_is_not_held_against_them(self, lived_in: Path) -> None:
+        assert run(lived_in, *everything(lived_in)) == 1
+        assert run(lived_in, *everything(lived_in), "--sessions", "s1") == 0
+
+    @pytest.mark.parametrize("meter", [*METERS])
+    def test_one_changed_rate_fails(self, lived_in: Path, meter: str) -> None:
+        assert run(lived_in, *everything(lived_in), "--sessions", "s1", "--set-rate", f"mini:{meter}=11.11") == 1
+
+    def test_a_meter_of_theirs_that_never_counted_fails(
+        self, lived_in: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(lived_in, *everything(lived_in), "--sessions", "s1", "s2") == 1
+        assert "WRONG: s2: response audio_cached_in never counted" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("lost", ["sess_1", "sess_of_nobody"])
+    def test_what_was_billed_meanwhile_and_is_known_to_nobody_fails(
+        self, lived_in: Path, lost: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with (lived_in / "truth.jsonl").open("a") as file:
+            file.write(json.dumps(response(9, provider_session=lost)) + "\n")
+        assert run(lived_in, *everything(lived_in), "--sessions", "s1") == 1
+        assert f"billed, not counted: response {lost}/resp_9" in capsys.readouterr().out
+
+    def test_what_was_billed_before_them_does_not_matter(self, lived_in: Path) -> None:
+        early = response(9, provider_session="sess_of_nobody", at="2026-11-22T09:59:59.999Z")
+        with (lived_in / "truth.jsonl").open("a") as file:
+            file.write(json.dumps(early) + "\n")
+        assert run(lived_in, *everything(lived_in), "--sessions", "s1") == 0
+
+    def test_a_session_of_which_nothing_was_counted_fails(
+        self, lived_in: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(lived_in, *everything(lived_in), "--sessions", "s1", "s9") == 1
+        assert "WRONG: s9: no conversation was counted" in capsys.readouterr().out
+        assert run(lived_in, *everything(lived_in), "--sessions") == 1
+
+    def test_what_their_projects_show_besides_must_be_in_the_books(self, files: Path) -> None:
+        rates = checker.load_rates([files / "card.yaml"])
+        counted = [{"session_id": "s1", "key": checker.key_of(record)} for record in TRUTH]
+        costs = [{"session_id": "s1", "ai_cost_usd": str(TOTAL), "unmetered_usd": "0"}]
+        for elsewhere, wrong in ((Decimal("0.5"), 0), (Decimal("0.4"), 2)):
+            shown = TOTAL + Decimal("0.5")
+            found = checker.check(
+                TRUTH, rates, costs, counted, shown, shown, sessions=frozenset({"s1"}), elsewhere=elsewhere
+            )
+            assert len(found.wrong) == wrong
+
+    def test_only_their_projects_are_asked(self, tmp_path: Path) -> None:
+        items = [
+            {"metadata": {"namespace": "demo", "name": "limit"}, "status": {"budget": {"posted": "0.08"}}},
+            {"metadata": {"namespace": "mine", "name": "limit"}, "status": {}},
+        ]
+        (tmp_path / "projects.json").write_text(json.dumps({"items": items}))
+        chosen = frozenset({"demo/limit"})
+        assert checker_sources.posted_of(str(tmp_path / "projects.json"), chosen) == Decimal("0.08")
+        assert checker_sources.posted_queries(chosen) == [
+            'sum(talktime_project_posted_usd{namespace="demo",project="limit"})'
+        ]

@@ -46,7 +46,7 @@ def test_renewals_of_a_hot_project_share_their_commits(result: dict[str, float])
 def test_a_project_at_its_soft_limit_costs_the_database_no_more(result: dict[str, float]) -> None:
     """Though 20,000 sessions ended there. Processor time, since disk and cores are shared with other tests."""
     assert result["soft_latched_closed"] == 20_000
-    assert result["soft_latched_postgres_cpu_ms"] < 3 * result["postgres_cpu_ms"]
+    assert result["soft_latched_postgres_cpu_ms"] < 2.5 * result["postgres_cpu_ms"]
 
 
 def test_every_session_renews_once_in_each_of_three_intervals(result: dict[str, float]) -> None:

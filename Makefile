@@ -49,7 +49,7 @@ bench-first-run: ## Clone, demo twice, tests: what a newcomer waits for, with em
 	@.venv/bin/python bench/first_run.py | tee $(TALKTIME_STATE)/first_run.log
 	@.venv/bin/python bench/record.py first_run $(TALKTIME_STATE)/first_run.log
 
-bench-ledger: ## Grants per second through HTTP beside pgbench running the same statements (4 min); result kept
+bench-ledger: ## Grants per second through HTTP beside pgbench running the same statements (5 min); result kept
 	@.venv/bin/python -m bench.ledger | tee $(TALKTIME_STATE)/ledger.log
 	@.venv/bin/python bench/record.py ledger $(TALKTIME_STATE)/ledger.log
 

@@ -74,9 +74,9 @@ class Agent:
 
 
 def use_request(session_id: str, token: str, n: int, now: str) -> bytes:
-    """The bytes of one `use` with one usage, whose key ends with n."""
+    """The bytes of one `use` with one usage, whose key ends with n and is the session's own, as a provider's is."""
     body = (
-        f'{{"epoch":1,"n":{n},"usages":[{{"key":"sess_bench/resp_{n}","kind":"response","provider":"main",'
+        f'{{"epoch":1,"n":{n},"usages":[{{"key":"sess_{session_id}/resp_{n}","kind":"response","provider":"main",'
         f'"model":"gpt-realtime-mini","meters":{METERS},"occurred_at":"{now}"}}],'
         f'"in_flight":"0","want":"0","turns":1}}'
     )

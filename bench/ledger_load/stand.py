@@ -199,6 +199,15 @@ class House:
         raise AssertionError(told)
 
 
+async def transactions(dsn: str) -> int:
+    """A number that grows by one with each transaction that writes, this one too."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return int(await connection.fetchval("SELECT pg_current_xact_id()::text::bigint"))
+    finally:
+        await connection.close()
+
+
 async def adds_up(dsn: str, without: str) -> bool:
     """Whether every balance equals its entries and what its sessions hold, and stays under its budget. `without`: the
     Project whose statements were replayed with one answer.

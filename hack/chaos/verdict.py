@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from hack.chaos.books import ZERO, Books, SessionBook
-from hack.chaos.rounds import AGENT_KILLED, Chronicle
+from hack.chaos.rounds import AGENT_KILLED, LONG_OUTAGE, NODE_GONE, POD_DELETED, Case, Chronicle
 
 GRACEFUL = frozenset({"participant_left", "budget", "ledger_outage"})
+MAY_CUT = frozenset({POD_DELETED, NODE_GONE})
+"""Their Projects have no second pod, and the spool or the whole pod is away for a while."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,29 @@ def unkept(chronicle: Chronicle, books: Books) -> list[str]:
                 found.append(f"{case.fault}: the ledger does not know {session}")
             elif case.fault == AGENT_KILLED and one.close_reason in ("swept", "no_agent"):
                 found.append(f"{case.fault}: {session} ended as {one.close_reason}: its spool was not replayed")
+    return found + _cut(chronicle, books)
+
+
+def _cut(chronicle: Chronicle, books: Books) -> list[str]:
+    """Interviews that were cut, once each, though nothing that they met may cut one."""
+    found = []
+    for one in books.sessions:
+        met = [case for case in chronicle.cases if one.session in case.sessions]
+        if met and is_cut(one) and not excused(met):
+            faults = ", ".join(dict.fromkeys(case.fault for case in met))
+            found.append(f"{faults}: {one.session} was cut: it ended as {one.close_reason}, without a goodbye")
     return found
+
+
+def excused(met: Sequence[Case]) -> bool:
+    """Whether the faults that a session met may have cut it: a lost pod or node; or its process was killed while
+    PostgreSQL was away for longer than anybody waits, so that no next agent could be claimed.
+    """
+    if any(case.fault in MAY_CUT for case in met):
+        return True
+    outages = [case.outage for case in met if case.fault == LONG_OUTAGE and case.outage is not None]
+    killed = [case.at for case in met if case.fault == AGENT_KILLED]
+    return any(away.down <= at and (away.up is None or at < away.up) for away in outages for at in killed)
 
 
 def _outage(fault: str, seen: list[dict[str, str]], seconds: float) -> list[str]:

@@ -75,7 +75,7 @@ async def lock(
     connection: Connection, names: tuple[str, str], session_ids: Sequence[UUID], keys: Sequence[str]
 ) -> dict[UUID, Held]:
     """Locks those sessions that the Project (namespace, name) has, in the order of their ids. `keys`: of the usages to
-    come.
+    come, of all sessions: one that has another's key counts as a repeat too, which providers' keys never make happen.
     """
     rows = await connection.fetch(_LOCK, session_ids, keys, *names)
     return {

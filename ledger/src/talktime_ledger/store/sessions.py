@@ -174,17 +174,19 @@ async def overdue(connection: Connection, grace_sec: float, limit: int = 100) ->
     return [row["id"] for row in rows]
 
 
+# The inner query reads 50 rows of the index sessions_recent, however many sessions have ended.
+EXPECTED_REMAINDER = """
+    WITH past AS (SELECT AVG(posted) AS mean FROM (SELECT posted FROM sessions WHERE project_id = $1
+                  AND state = 'closed' AND posted > 0 ORDER BY closed_at DESC LIMIT 50) recent)
+    SELECT COALESCE(SUM(GREATEST(w_usd + goodbye_usd, COALESCE(past.mean, limit_usd / 2) - posted)), 0) AS need,
+           COALESCE(SUM(reserved), 0) AS held
+    FROM sessions, past WHERE project_id = $1 AND state = 'open'"""
+
+
 async def expected_remainder(connection: Connection, project_id: UUID) -> tuple[Decimal, Decimal]:
     """(USD the open sessions will still need, USD they hold): mean of the last 50 closed ones, else half their own
     limits.
     """
-    row = await connection.fetchrow(
-        """WITH past AS (SELECT AVG(posted) AS mean FROM (SELECT posted FROM sessions WHERE project_id = $1
-                         AND state = 'closed' AND posted > 0 ORDER BY closed_at DESC LIMIT 50) recent)
-           SELECT COALESCE(SUM(GREATEST(w_usd + goodbye_usd, COALESCE(past.mean, limit_usd / 2) - posted)), 0) AS need,
-                  COALESCE(SUM(reserved), 0) AS held
-           FROM sessions, past WHERE project_id = $1 AND state = 'open'""",
-        project_id,
-    )
+    row = await connection.fetchrow(EXPECTED_REMAINDER, project_id)
     assert row is not None
     return row["need"], row["held"]

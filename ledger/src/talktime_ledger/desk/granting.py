@@ -27,6 +27,10 @@ from talktime_ledger.store.sessions import SessionState
 from talktime_ledger.wire import Grant, GrantBudget, GrantState
 
 
+# What an agent tells when it gives the wrap-up to the participant.
+WRAP_UP_SAID = "wrap_up_sent"
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One interrogation. `spent`: what its usages add (may be negative), `elsewhere` of it was given back to earlier
@@ -220,6 +224,11 @@ async def renew(connection: Connection, project: Project, session: SessionState,
     return conclude(project, session, request, terms, account, participant, remainder)
 
 
+def wrap_up_said(session: SessionState) -> bool:
+    """Whether one of its agents has given the wrap-up to the participant (pure)."""
+    return any(event["name"] == WRAP_UP_SAID for event in session.events)
+
+
 def answer(
     session: SessionState,
     project: Project,
@@ -232,7 +241,7 @@ def answer(
 ) -> tuple[SessionState, Grant]:
     """Latches soft, hard and the one wrap-up on the session, and says so."""
     soft, hard = verdict.state is LimitState.SOFT, verdict.state is LimitState.HARD
-    wrap_up = soft and session.wrap_up_at is None
+    wrap_up = soft and session.wrap_up_at is None and not wrap_up_said(session)
     minutes = None
     if wrap_up:
         # What the project still has is for all its open sessions.

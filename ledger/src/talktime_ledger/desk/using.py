@@ -10,7 +10,7 @@ from uuid import UUID
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.rates import RateBook
 from talktime_ledger.desk.errors import DeskError
-from talktime_ledger.desk.granting import Renewal, Request, renew
+from talktime_ledger.desk.granting import Renewal, Request, renew, wrap_up_said
 from talktime_ledger.desk.late import post_late
 from talktime_ledger.desk.lost import assume_lost
 from talktime_ledger.desk.posting import Posted, post_usages
@@ -44,7 +44,10 @@ async def locked(connection: Connection, session_id: UUID) -> Locked:
 
 
 async def attach(connection: Connection, found: Locked, request: Attach, valid_sec: int) -> Renewal:
-    """An agent takes up the session with its epoch; tops the reservation up."""
+    """An agent takes up the session with its epoch; tops the reservation up.
+
+    A wrap-up that nobody has said yet is told anew: the answer that told it may be lost, or the agent that heard it.
+    """
     session, now = found.session, found.now
     _check_open(session)
     if request.epoch != session.epoch:
@@ -53,7 +56,12 @@ async def attach(connection: Connection, found: Locked, request: Attach, valid_s
         raise DeskError(ProblemReason.FENCED, f"the agent of epoch {request.epoch} was lost: the next one is claimed")
     if session.worker is not None and session.worker != request.worker:
         raise DeskError(ProblemReason.FENCED, "another worker holds this epoch")
-    begun = replace(session, worker=request.worker, attached_at=session.attached_at or now)
+    begun = replace(
+        session,
+        worker=request.worker,
+        attached_at=session.attached_at or now,
+        wrap_up_at=session.wrap_up_at if wrap_up_said(session) else None,
+    )
     # A repeated attach must not lose what the agent has reported in flight.
     renewal = await renew(
         connection, found.project, begun, Request(session.last_n, ZERO, session.in_flight, ZERO, now, valid_sec)

@@ -17,8 +17,8 @@ from talktime_ledger import wire
 from talktime_ledger.core.grants import admit_floor
 from talktime_ledger.desk import using
 from talktime_ledger.desk.errors import DeskError
+from talktime_ledger.desk.pushing import delete_project
 from talktime_ledger.desk.transport import report_transport
-from talktime_ledger.store import projects
 from talktime_ledger.store.sessions import SessionState
 from talktime_ledger.wire import ProblemReason
 
@@ -376,7 +376,7 @@ class Interleavings(Books, RuleBasedStateMachine):
     def is_recreated(self, which: int) -> Idle | None:
         """Deleted and made anew: the same account."""
         study = self.studies[which]
-        self.run(self.world.do(lambda connection: projects.mark_deleted(connection, "study", study.name)))
+        self.run(self.world.do(lambda connection: delete_project(connection, "study", study.name, "test")))
         refusal = self.run(self.open(study, None))
         assert isinstance(refusal, DeskError) and refusal.reason is ProblemReason.NOT_FOUND
         self.run(self.tell(study))

@@ -257,10 +257,12 @@ async def _pay(
     """
     taken = min(amount, session.transport_hold_usd, session.reserved)
     refill = ZERO
+    # The account of a participant whose limit was taken away since goes on counting, and bounds nothing.
+    capped = project.spec.budget.participant is not None
     if session.state == "open":
         account = await accounts.read(connection, session.account_id)
         rooms = [account.available, session.limit_usd - session.posted - session.reserved]
-        if session.participant_account_id is not None:
+        if session.participant_account_id is not None and capped:
             rooms.append((await accounts.read(connection, session.participant_account_id)).available)
         target = transport_target(project, book, now) or ZERO
         missing = target - (session.transport_hold_usd - taken)
@@ -269,7 +271,7 @@ async def _pay(
     for account_id in (session.participant_account_id, session.account_id):
         if account_id is None:
             continue
-        if refill == 0:
+        if refill == 0 or (account_id == session.participant_account_id and not capped):
             await accounts.settle(connection, account_id, move)
         elif await accounts.grant(connection, account_id, move) is None:
             raise GrantRaceError

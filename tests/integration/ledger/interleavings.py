@@ -17,6 +17,7 @@ from talktime_ledger import wire
 from talktime_ledger.core.grants import admit_floor
 from talktime_ledger.desk import using
 from talktime_ledger.desk.errors import DeskError
+from talktime_ledger.desk.lingering import LINGER_SEC
 from talktime_ledger.desk.pushing import delete_project
 from talktime_ledger.desk.transport import report_transport
 from talktime_ledger.store.sessions import SessionState
@@ -406,18 +407,25 @@ class Interleavings(Books, RuleBasedStateMachine):
         self.run(self.tell(study))
         return None
 
-    @rule(pick=PICK, seconds=st.sampled_from([15, 30, 400]), mode=st.sampled_from(["selfhosted", "cloud"]))
+    @rule(
+        pick=PICK,
+        seconds=st.sampled_from([15, 30, 400]),
+        mode=st.sampled_from(["selfhosted", "cloud"]),
+        gone=st.booleans(),
+    )
     @step
-    def people_are_in_the_room(self, pick: int, seconds: int, mode: str) -> Idle | None:
-        """The gateway reports participant seconds; what goes beyond the transport reserve is a fact."""
+    def people_are_in_the_room(self, pick: int, seconds: int, mode: str, gone: bool) -> Idle | None:
+        """The gateway reports participant seconds, also of a session that has ended: `gone`, it is its last report.
+        Only what goes beyond the transport reserve is a fact that nobody could have reserved.
+        """
         interview = self.picked(pick)
         if interview is None:
             return IDLE
         interview.seconds += seconds
-        request = wire.Transport.model_validate(
-            {"participant_seconds": {f"p{index}": interview.seconds for index in range(3)}, "mode": mode}
-        )
         before = self.sessions[interview.id]
+        seen = {f"p{index}": interview.seconds for index in range(3)}
+        last = seen if gone and before["state"] == "closed" else {}
+        request = wire.Transport.model_validate({"participant_seconds": seen, "gone_seconds": last, "mode": mode})
 
         async def work(connection: Any) -> SessionState:
             found = await using.locked(connection, interview.id)
@@ -485,7 +493,12 @@ class Interleavings(Books, RuleBasedStateMachine):
             for agent in interview.agents:
                 if not agent.silent and (agent.attached or agent.over):
                     self.run(self.close(agent, "over"))
+        self.check()
         self.ahead += timedelta(seconds=VALID_SEC + GRACE_SEC + 400)
+        self.set_clock()
+        self.run(self.sweep_all())
+        self.check()
+        self.ahead += timedelta(seconds=LINGER_SEC + 1)
         self.set_clock()
         self.run(self.sweep_all())
         self.check()

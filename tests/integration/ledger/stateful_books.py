@@ -73,8 +73,11 @@ class Books(Calls):
         if before is not None:
             allowed = max(allowed, before["posted"] + before["reserved"])
             assert row["entries"] >= before["entries"], "entries are append-only"
+            if (before["state"], row["state"]) == ("open", "closed") and not self.racing:
+                pot = min(before["transport_hold_usd"], before["reserved"])
+                assert row["reserved"] == pot, ("people are in the room", pot, dict(row))
         assert total <= allowed + self.facts, ("over the session limit", dict(row))
-        assert row["state"] == "open" or row["reserved"] == 0, dict(row)
+        assert row["state"] == "open" or row["reserved"] <= row["transport_hold_usd"], dict(row)
         assert row["posted"] == row["budgeted"], dict(row)
         assert (row["ai"], row["every"]) == (row["costs_ai"], row["costs_every"]), ("session_costs", dict(row))
         assert row["unmetered"] == row["costs_unmetered"], dict(row)

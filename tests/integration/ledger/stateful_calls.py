@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from talktime_ledger import wire
-from talktime_ledger.desk import closing, losing, opening, using
+from talktime_ledger.desk import closing, lingering, losing, opening, using
 from talktime_ledger.desk.errors import DeskError
 from talktime_ledger.desk.granting import Renewal
 from talktime_ledger.desk.pushing import push_project
@@ -225,6 +225,12 @@ class Calls:
             if session_id in {interview.id for interview in self.interviews}:
                 self.world.saw("swept")
                 await self.world.do(lambda connection, one=session_id: closing.sweep(connection, one, GRACE_SEC))
+        async with self.world.pool.acquire() as connection:
+            left_behind = await sessions.lingering(connection)
+        for session_id in left_behind:
+            if session_id in {interview.id for interview in self.interviews}:
+                self.world.saw("the room's reserve was released")
+                await self.world.do(lambda connection, one=session_id: lingering.release_overdue(connection, one))
 
     def present_account(self, which: int) -> Any:
         """The Project's newest account of this month and generation, as the last check read it."""

@@ -15,6 +15,7 @@ from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot
 from talktime_ledger.core.transport import Connection as Connected
 from talktime_ledger.core.transport import merged, metered
 from talktime_ledger.desk.errors import GrantRaceError
+from talktime_ledger.desk.lingering import all_gone, release
 from talktime_ledger.desk.posting import post_transport
 from talktime_ledger.store import accounts, sessions
 from talktime_ledger.store.accounts import Move
@@ -131,6 +132,8 @@ async def report_transport(
     for mode in VENDOR:
         after = await _book(connection, project, after, mode, known, new, book, now)
     after = replace(after, transport_seconds={key: kept.raw() for key, kept in new.items()})
+    if after.state == "closed" and all_gone(after.transport_seconds):
+        after = await release(connection, after)
     await sessions.save(connection, session, after)
     return after
 

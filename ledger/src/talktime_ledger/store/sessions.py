@@ -173,6 +173,16 @@ async def overdue(connection: Connection, grace_sec: float, limit: int = 100) ->
     return [row["id"] for row in rows]
 
 
+async def lingering(connection: Connection, limit: int = 100) -> list[UUID]:
+    """Ended sessions whose transport reserve is held longer than anybody can be there, on the database's clock."""
+    rows = await connection.fetch(
+        """SELECT id FROM sessions WHERE state = 'closed' AND reserved > 0 AND valid_until < NOW()
+           ORDER BY valid_until LIMIT $1""",
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
 async def expected_remainder(connection: Connection, project_id: UUID) -> tuple[Decimal, Decimal]:
     """(USD the open sessions will still need, USD they hold): mean of the last 50 closed ones, else half their own
     limits.

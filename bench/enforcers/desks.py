@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
@@ -14,10 +16,15 @@ from talktime_ledger import client, wire
 from talktime_ledger.desk import closing, opening, using
 from talktime_ledger.desk.errors import DeskError, GrantRaceError
 from talktime_ledger.desk.pricing import RateDesk
+from talktime_ledger.desk.snapshots import Snapshots
+from talktime_ledger.desk.together import Ask
+from talktime_ledger.desk.together import Desk as Together
 from talktime_ledger.server.hub import Hub
+from talktime_ledger.server.renewals import Renewals
 from talktime_ledger.server.sweeper import sweep_once
 from talktime_ledger.store import sessions
 from talktime_ledger.store.database import Connection, Pool
+from talktime_ledger.store.projects import Projects
 from talktime_ledger.wire import ProblemReason
 
 Result = TypeVar("Result")
@@ -82,13 +89,18 @@ class _Reader:
 
 
 class DirectDesk:
-    """The desk functions over a pool: each call one transaction, run again after a lost race, like the server does."""
+    """The desk functions over a pool, as the server calls them: renewals that wait at once are committed together, the
+    rest is one transaction each, run again after a lost race.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._rates = RateDesk()
         self._hub = Hub("", 1.0)
+        self._renewals = Renewals(self._one, Together(self._rates, Projects(), Snapshots(), VALID_SEC))
+        self._project: dict[UUID, tuple[str, str]] = {}
         self.transactions = 0
+        self.together = 0
 
     async def open(self, request: wire.SessionOpen) -> Refusal | None:
         """As the protocol says."""
@@ -108,6 +120,7 @@ class DirectDesk:
                 raise
             row = reader[0].row
             return Refusal(error.reason, row["budget"] - row["posted"] - row["reserved"], row["reserved"])
+        self._project[request.session_id] = (request.namespace, request.project)
         return None
 
     async def attach(self, session: UUID, request: wire.Attach) -> wire.Grant:
@@ -121,6 +134,11 @@ class DirectDesk:
 
     async def use(self, session: UUID, request: wire.Use) -> wire.Grant:
         """As the protocol says."""
+        with contextlib.suppress(*STARVED):
+            answer = await self._renewals.use(self._project[session], Ask(session, request))
+            if answer is not None:
+                self.together += 1
+                return wire.Grant.model_validate_json(answer)
 
         async def work(connection: Connection) -> wire.Grant | using.Refusal:
             found = await using.locked(connection, session)
@@ -153,11 +171,16 @@ class DirectDesk:
         except STARVED:
             return  # the next round does it, as in the server
 
+    @asynccontextmanager
+    async def _one(self) -> AsyncIterator[Connection]:
+        self.transactions += 1
+        async with self._pool.acquire() as connection, connection.transaction():
+            yield connection
+
     async def _transaction(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         for _ in range(RACES):
-            self.transactions += 1
             try:
-                async with self._pool.acquire() as connection, connection.transaction():
+                async with self._one() as connection:
                     return await work(connection)
             except (GrantRaceError, asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError):
                 continue

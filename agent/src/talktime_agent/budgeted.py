@@ -78,6 +78,7 @@ class Budgeted:
         self.clock = clock
         self.telemetry = telemetry
         self.bounds = Bounds.of(attachment)
+        self.first = attachment.grant
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._spool = spool
         self._usage_until: float | None = None
@@ -158,8 +159,11 @@ class Budgeted:
         on_grant: Callable[[Grant], None] = lambda _: None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """Begins charging. ``answer`` starts a response; ``on_change`` after everything that touched the account."""
+        """Begins charging. ``answer`` starts a response; ``on_grant`` is told every grant, first the one of attach;
+        ``on_change`` after everything that touched the account.
+        """
         self._answer, self._on_grant, self._on_change = answer, on_grant, on_change
+        on_grant(self.first)
         self.keep(self.charger.run())
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:

@@ -115,7 +115,9 @@ class Goodbye:
 
     async def _respond(self, by: float) -> None:
         provider = self._session.current_agent.realtime_llm_session
-        if not isinstance(provider, GatedSession) or self._till.account.fenced:
+        # C may be spent already: on a rendering that was billed and gave no clip, in a session that gets nothing more.
+        paid = self._till.account.may_render(self._bounds.goodbye, self._clock.monotonic()).allowed
+        if not isinstance(provider, GatedSession) or not paid:
             return
         created: asyncio.Future[SpeechHandle] = asyncio.get_running_loop().create_future()
 

@@ -70,6 +70,7 @@ class Interview:
         self._observers: ObserverChannel | None = None
         self._wrap_up: Grant | None = None
         self._wrapped_up = False
+        self._joined = False
         self._spoke = False
         # The first words after an interruption say so, whoever speaks first otherwise.
         self._greeting = self._config.resume if self._resumed else self._config.greeting
@@ -118,6 +119,7 @@ class Interview:
         if not await self._participant_came():
             self._budget.end("no_show")
             return
+        self._came()
         if self._told.observers:
             self._observers = ObserverChannel(self._ctx.room.local_participant, self._told.observers)
             self._budget.keep(self._tell_observers(self._observers))
@@ -148,6 +150,10 @@ class Interview:
         return False
 
     # what happens
+
+    def _came(self) -> None:
+        """The participant is there: from now on somebody hears what is said."""
+        self._joined, self._idle_since = True, self._budget.clock.monotonic()
 
     def _answer(self) -> None:
         first_words = self._interruption.words()
@@ -229,7 +235,7 @@ class Interview:
                 self._budget.end(reason)
             case Step.LEAVE:
                 self._budget.end(reason)
-            case Step.WRAP_UP if self._silent and idle:
+            case Step.WRAP_UP if self._joined and self._silent and idle:
                 self._budget.turns.respond()
             case _:
                 if self._till.short:

@@ -278,6 +278,7 @@ async def test_an_interview_wraps_up_once_says_goodbye_and_stays_under_its_limit
         await session.start(interview._agent, record=False)
         talk.adopt(interview._agent.realtime_llm_session)
         budget.keep(interview._watch())
+        interview._came()
         budget.turns.respond()
         await talk.until_answered(1)
         await interview._goodbye.prepare()

@@ -17,14 +17,15 @@ from talktime_ledger import wire
 from talktime_ledger.core.grants import admit_floor
 from talktime_ledger.desk import using
 from talktime_ledger.desk.errors import DeskError
+from talktime_ledger.desk.lingering import LINGER_SEC
+from talktime_ledger.desk.pushing import delete_project
 from talktime_ledger.desk.transport import report_transport
-from talktime_ledger.store import projects
 from talktime_ledger.store.sessions import SessionState
 from talktime_ledger.wire import ProblemReason
 
 from .lawful_agent import TOKEN, ZERO, Agent
 from .stateful_books import Books
-from .stateful_world import AMOUNTS, GRACE_SEC, USD, VALID_SEC, Study
+from .stateful_world import AMOUNTS, GRACE_SEC, USD, VALID_SEC, Interview, Study
 
 PICK = st.integers(0, 5)
 QUARTERS = st.integers(0, 4)
@@ -36,6 +37,7 @@ EDITS = st.sampled_from(
         ("limit", "0.2"),
         ("participant", "0.06"),
         ("participant", "0.2"),
+        ("participant", None),
         ("paused", True),
         ("paused", False),
         ("paused", False),
@@ -48,6 +50,7 @@ EDITS = st.sampled_from(
         ("policy", "WrapUpLive"),
         ("policy", "Notify"),
         ("soft", 30),
+        ("soft", 80),
     ]
 )
 
@@ -254,14 +257,36 @@ class Interleavings(Books, RuleBasedStateMachine):
         self.world.saw("crashed")
         return None
 
+    @rule(pick=PICK, dies=st.sampled_from([True, True, False]), late=st.booleans(), comes=st.booleans())
+    @step
+    def loses(self, pick: int, dies: bool, late: bool, comes: bool) -> Idle | None:
+        """A job dies, the worker main finds its spool and tells; `late`: a request that was on its way comes after it.
+        `comes`: the watcher's next agent does.
+        """
+        running = self.agent(pick) if dies else None
+        found = [running] if running else self.agents(pick, lambda one: one.dead and one.came and not one.silent)
+        for agent in found:
+            request = agent.pending or (None if agent.last_word else agent.next_use(self.now))
+            agent.over = agent.dead = True
+            self.run(self.lose(agent))
+            if request is not None:
+                self.wire.append(lambda one=agent, sent=request: self.call_use(one.session_id, sent))
+                if late:
+                    answer = self.run(self.call_use(agent.session_id, request))
+                    assert isinstance(answer, DeskError), "nobody talks on a lost epoch"
+            if comes:
+                interview = next(one for one in self.interviews if one.id == agent.session_id)
+                self.claim(interview, True)
+        return None if found else IDLE
+
     @rule(pick=PICK)
     @step
     def replays(self, pick: int) -> Idle | None:
-        """The worker main finds spools of dead jobs; repeats of last words."""
+        """The worker main finds spools of dead jobs that had begun to close; repeats of last words."""
         found = self.agents(pick, lambda one: (one.dead and not one.silent) or one.last_word is not None)
         for agent in found:
             self.world.saw("replayed")
-            self.run(self.close(agent, "agent_died"))
+            self.run(self.lose(agent) if agent.lost else self.close(agent, "agent_died"))
         return None if found else IDLE
 
     @rule(pick=PICK)
@@ -286,9 +311,9 @@ class Interleavings(Books, RuleBasedStateMachine):
     def claims(self, pick: int, comes: bool) -> Idle | None:
         """The watcher gives the session to another job, which comes up; the old one may not know for long."""
         interview = self.picked(pick)
-        if interview is None:
-            return IDLE
+        return IDLE if interview is None else self.claim(interview, comes)
 
+    def claim(self, interview: Interview, comes: bool) -> Idle | None:
         async def work(connection: Any) -> SessionState:
             found = await using.locked(connection, interview.id)
             return await using.claim(connection, found, wire.Claim(epoch=interview.epoch + 1, reason="gone"), VALID_SEC)
@@ -361,7 +386,7 @@ class Interleavings(Books, RuleBasedStateMachine):
     def edits(self, which: int, edit: tuple[str, Any]) -> Idle | None:
         """The Project is changed."""
         study, (name, value) = self.studies[which], edit
-        if name == "participant" and study.participant is None:
+        if name == "participant" and not study.capped:
             return IDLE
         if name == "limit":
             study.floor = None
@@ -376,24 +401,31 @@ class Interleavings(Books, RuleBasedStateMachine):
     def is_recreated(self, which: int) -> Idle | None:
         """Deleted and made anew: the same account."""
         study = self.studies[which]
-        self.run(self.world.do(lambda connection: projects.mark_deleted(connection, "study", study.name)))
+        self.run(self.world.do(lambda connection: delete_project(connection, "study", study.name, "test")))
         refusal = self.run(self.open(study, None))
         assert isinstance(refusal, DeskError) and refusal.reason is ProblemReason.NOT_FOUND
         self.run(self.tell(study))
         return None
 
-    @rule(pick=PICK, seconds=st.sampled_from([15, 30, 400]), mode=st.sampled_from(["selfhosted", "cloud"]))
+    @rule(
+        pick=PICK,
+        seconds=st.sampled_from([15, 30, 400]),
+        mode=st.sampled_from(["selfhosted", "cloud"]),
+        gone=st.booleans(),
+    )
     @step
-    def people_are_in_the_room(self, pick: int, seconds: int, mode: str) -> Idle | None:
-        """The gateway reports participant seconds; what goes beyond the transport reserve is a fact."""
+    def people_are_in_the_room(self, pick: int, seconds: int, mode: str, gone: bool) -> Idle | None:
+        """The gateway reports participant seconds, also of a session that has ended: `gone`, it is its last report.
+        Only what goes beyond the transport reserve is a fact that nobody could have reserved.
+        """
         interview = self.picked(pick)
         if interview is None:
             return IDLE
         interview.seconds += seconds
-        request = wire.Transport.model_validate(
-            {"participant_seconds": {f"p{index}": interview.seconds for index in range(3)}, "mode": mode}
-        )
         before = self.sessions[interview.id]
+        seen = {f"p{index}": interview.seconds for index in range(3)}
+        last = seen if gone and before["state"] == "closed" else {}
+        request = wire.Transport.model_validate({"participant_seconds": seen, "gone_seconds": last, "mode": mode})
 
         async def work(connection: Any) -> SessionState:
             found = await using.locked(connection, interview.id)
@@ -461,7 +493,12 @@ class Interleavings(Books, RuleBasedStateMachine):
             for agent in interview.agents:
                 if not agent.silent and (agent.attached or agent.over):
                     self.run(self.close(agent, "over"))
+        self.check()
         self.ahead += timedelta(seconds=VALID_SEC + GRACE_SEC + 400)
+        self.set_clock()
+        self.run(self.sweep_all())
+        self.check()
+        self.ahead += timedelta(seconds=LINGER_SEC + 1)
         self.set_clock()
         self.run(self.sweep_all())
         self.check()

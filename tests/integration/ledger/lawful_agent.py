@@ -51,6 +51,8 @@ class Agent:
     settled: dict[str, int] = field(default_factory=dict)
     pending: wire.Use | None = None
     last_word: wire.Close | None = None
+    lost: bool = False
+    """Its pod told its loss: the session goes on without it."""
     unmetered: dict[str, Decimal] = field(default_factory=dict)
 
     @property

@@ -55,15 +55,17 @@ class Books(Calls):
             allowed = max(allowed, before["posted"] + before["reserved"])
             if self.racing and self.rebudgeted:
                 allowed = max(allowed, before["budget"])
-        assert total <= allowed + self.facts, ("over the budget", dict(row))
+        study = next(study for study, one in zip(self.studies, self.ids, strict=True) if one == row["project_id"])
+        bound = row["kind"] == "project" or study.participant is not None
+        assert not bound or total <= allowed + self.facts, ("over the budget", dict(row))
         assert row["reserved"] == row["held"], ("reserved is not what the sessions hold", dict(row))
         assert row["posted"] == row["entered"], ("posted is not the sum of the entries", dict(row))
         assert row["open_sessions"] == row["open"], dict(row)
         if before is not None and row["budget"] == before["budget"] and before["soft_at"] is not None:
-            assert row["soft_at"] == before["soft_at"], ("latched twice", dict(row))
+            undone = self.rebudgeted and row["soft_at"] is None and row["posted"] < row["budget"] * study.soft / 100
+            assert row["soft_at"] == before["soft_at"] or undone, ("latched twice", dict(row))
         if row["soft_at"] is not None and (before is None or before["soft_at"] is None) and not self.racing:
-            softs = [study.soft for study, one in zip(self.studies, self.ids, strict=True) if one == row["project_id"]]
-            assert row["posted"] >= row["budget"] * softs[0] / 100, ("latched too early", dict(row))
+            assert row["posted"] >= row["budget"] * study.soft / 100, ("latched too early", dict(row))
 
     def check_session(self, row: Any) -> None:
         total, before = row["posted"] + row["reserved"], self.sessions.get(row["id"])
@@ -71,8 +73,11 @@ class Books(Calls):
         if before is not None:
             allowed = max(allowed, before["posted"] + before["reserved"])
             assert row["entries"] >= before["entries"], "entries are append-only"
+            if (before["state"], row["state"]) == ("open", "closed") and not self.racing:
+                pot = min(before["transport_hold_usd"], before["reserved"])
+                assert row["reserved"] == pot, ("people are in the room", pot, dict(row))
         assert total <= allowed + self.facts, ("over the session limit", dict(row))
-        assert row["state"] == "open" or row["reserved"] == 0, dict(row)
+        assert row["state"] == "open" or row["reserved"] <= row["transport_hold_usd"], dict(row)
         assert row["posted"] == row["budgeted"], dict(row)
         assert (row["ai"], row["every"]) == (row["costs_ai"], row["costs_every"]), ("session_costs", dict(row))
         assert row["unmetered"] == row["costs_unmetered"], dict(row)

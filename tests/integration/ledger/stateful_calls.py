@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from talktime_ledger import wire
-from talktime_ledger.desk import closing, opening, using
+from talktime_ledger.desk import closing, lingering, losing, opening, using
 from talktime_ledger.desk.errors import DeskError
 from talktime_ledger.desk.granting import Renewal
 from talktime_ledger.desk.pushing import push_project
@@ -19,6 +19,7 @@ from talktime_ledger.server.context import clock
 from talktime_ledger.store import projects, sessions
 from talktime_ledger.store.sessions import SessionState
 from talktime_ledger.wire import ProblemReason
+from talktime_ledger.wire.resume import Lost
 
 from .conftest import opening as session_open
 from .lawful_agent import ZERO, Agent
@@ -203,6 +204,20 @@ class Calls:
         await self.call_close(agent.session_id, agent.closing(self.now, reason), True)
         agent.silent = agent.silent or answered
 
+    async def lose(self, agent: Agent) -> None:
+        """The worker main found its spool: its last word, and the session waits for the next agent."""
+        told = agent.closing(self.now, "agent_died")
+        request = Lost(epoch=told.epoch, n=told.n, usages=told.usages, unmetered=told.unmetered, reason=told.reason)
+
+        async def work(connection: Any) -> Any:
+            found = await using.locked(connection, agent.session_id)
+            book = await self.world.rates.book(connection, found.rates_revision)
+            return await losing.lose(connection, found, request, book)
+
+        result = await self.world.do(work)
+        agent.lost = agent.silent = True
+        self.world.saw("lost too late" if isinstance(result, using.Refusal) else "lost")
+
     async def sweep_all(self) -> None:
         async with self.world.pool.acquire() as connection:
             overdue = await sessions.overdue(connection, GRACE_SEC)
@@ -210,6 +225,12 @@ class Calls:
             if session_id in {interview.id for interview in self.interviews}:
                 self.world.saw("swept")
                 await self.world.do(lambda connection, one=session_id: closing.sweep(connection, one, GRACE_SEC))
+        async with self.world.pool.acquire() as connection:
+            left_behind = await sessions.lingering(connection)
+        for session_id in left_behind:
+            if session_id in {interview.id for interview in self.interviews}:
+                self.world.saw("the room's reserve was released")
+                await self.world.do(lambda connection, one=session_id: lingering.release_overdue(connection, one))
 
     def present_account(self, which: int) -> Any:
         """The Project's newest account of this month and generation, as the last check read it."""

@@ -141,6 +141,11 @@ class Study:
     policy: str = "WrapUpIfShort"
     paused: bool = False
     revision: int = 0
+    capped: bool = field(init=False)
+    """It had a participant limit from the beginning, so all its participants have accounts."""
+
+    def __post_init__(self) -> None:
+        self.capped = self.participant is not None
 
     def push(self) -> wire.ProjectPush:
         """As the operator tells it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -257,6 +258,26 @@ async def soft_project(stand: Stand, policy: str, amount: str = "1") -> list[tup
         await made[0][1].use(made[0][0], wire.Use(epoch=1, n=n, usages=(usage(f"a{n}", 1000),)))
     assert (await stand.client(OPERATOR).project("study", "soft")).budget.state is not wire.BudgetState.OK
     return made
+
+
+async def test_a_wrap_up_told_at_attach_is_told_anew_until_an_agent_has_said_it(stand: Stand) -> None:
+    gateway = stand.client(GATEWAY)
+    await soft_project(stand, "WrapUpLive")
+    request, agent = opening("soft"), stand.client(agent_of("soft"))
+    await gateway.open_session(request)
+    attached = [(await agent.attach(request.session_id, wire.Attach(epoch=1, worker="w"))).grant for _ in range(2)]
+    assert [grant.wrap_up for grant in attached] == [True, True], "the first answer may be lost"
+    assert all(grant.wrap_up_minutes for grant in attached)
+    assert not (await agent.use(request.session_id, wire.Use(epoch=1, n=1))).wrap_up
+    await gateway.claim(request.session_id, wire.Claim(epoch=2, reason="gone"))
+    successor = (await agent.attach(request.session_id, wire.Attach(epoch=2, worker="w2"))).grant
+    assert successor.wrap_up, "the one who heard it died before saying it"
+    said = wire.SessionEvent(name="wrap_up_sent", at=datetime.now(UTC))
+    assert not (await agent.use(request.session_id, wire.Use(epoch=2, n=2, events=(said,)))).wrap_up
+    await gateway.claim(request.session_id, wire.Claim(epoch=3, reason="gone"))
+    last = (await agent.attach(request.session_id, wire.Attach(epoch=3, worker="w3"))).grant
+    assert (last.state, last.wrap_up) == (wire.GrantState.SOFT, False), "the participant has heard it"
+    await stand.assert_laws()
 
 
 async def test_wrap_up_if_short_lets_talk_those_whom_the_money_carries(stand: Stand) -> None:

@@ -78,6 +78,21 @@ async def test_a_lost_agent_is_settled_to_the_token_and_the_session_goes_on(resu
     await resuming.assert_laws()
 
 
+async def test_a_request_of_a_dead_agent_that_comes_late_is_counted_and_revives_nobody(resuming: Stand) -> None:
+    gateway, agent, session_id = await opened(resuming)
+    await agent.lose(session_id, Lost(epoch=1, n=2, usages=(usage("s/1"),), reason="agent_died"))
+    held = (await gateway.session(session_id)).reserved
+    late = wire.Use(epoch=1, n=1, usages=(usage("s/1"), usage("s/2")))
+    for _ in range(2):
+        with pytest.raises(Fenced):
+            await agent.use(session_id, late)
+        after = await gateway.session(session_id)
+        assert (after.lost, after.posted) == (True, Decimal("0.008"))
+        assert after.reserved == held - Decimal("0.004"), "paid by what the dead one held"
+        assert [s.session_id for s in await gateway.lost_sessions()] == [str(session_id)]
+        await resuming.assert_laws()
+
+
 async def test_its_last_word_after_the_claim_takes_the_place_of_what_was_assumed(resuming: Stand) -> None:
     gateway, agent, session_id = await opened(resuming)
     claimed = await gateway.claim(session_id, wire.Claim(epoch=2, reason="agent_lost"))

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from talktime_ledger.core.gate import Holdings, may_render_goodbye, may_respond, renew_soon
 from talktime_ledger.core.grants import Need, admit_floor, next_burn, plan_grant
 from talktime_ledger.core.limits import (
@@ -24,6 +25,7 @@ from talktime_ledger.core.periods import period_of, turns_over
 from talktime_ledger.core.sweep import assumed, still_assumed
 from talktime_ledger.desk.posting import given_back
 from talktime_ledger.resources.project import OnProjectSoft, Period
+from talktime_ledger.wire import Unmetered, Usage
 
 USD = Decimal
 AMOUNT = st.decimals(0, 10, places=6)
@@ -118,7 +120,16 @@ def test_soft_comes_early_enough_for_three_more_responses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "burn", "minutes"), [("0.5", "0.1", 4), ("0.5", "0", 3), ("0.06", "0.1", 1), ("5", "0.1", 10)]
+    ("left", "burn", "minutes"),
+    [
+        ("0.5", "0.1", 4),
+        ("0.06", "0.1", 1),
+        ("5", "0.1", 10),
+        # Nobody has talked yet: one worst case (0.05) a minute.
+        ("0.5", "0", 3),
+        ("0.16", "0", 2),
+        ("0.12", "0", 1),
+    ],
 )
 def test_wrap_up_minutes_fit_the_money_left(left: str, burn: str, minutes: int) -> None:
     assert wrap_up_minutes(USD(left), USD("0.05"), USD("0.01"), USD(burn)) == minutes
@@ -203,3 +214,12 @@ def test_periods_are_utc_months() -> None:
     assert turns_over("2026-11", "2026-12", True, turn)
     assert not turns_over("2026-11", "2026-12", False, turn), "what is in flight belongs to the old month"
     assert turns_over("2026-11", "2026-12", False, turn.replace(minute=6))
+
+
+@pytest.mark.parametrize("body", [Unmetered, Usage])
+def test_nobody_but_the_ledger_books_under_the_keys_of_its_assumptions(body: type[Unmetered | Usage]) -> None:
+    told = {"kind": "response", "provider": "p", "model": "m", "meters": {}, "occurred_at": "2026-11-22T12:00:00Z"}
+    more = told if body is Usage else {"usd": "0.01"}
+    assert body.model_validate({"key": "assume/1", **more}).key == "assume/1"
+    with pytest.raises(ValidationError, match="ledger's own"):
+        body.model_validate({"key": "assumed/1", **more})

@@ -101,3 +101,26 @@ def test_where_no_single_cap_is_enough_the_limit_that_is_enough_is_named() -> No
     enough = USD(verdict.message.split("raise the limit to ")[1].split()[0])
     assert enough >= verdict.needed
     assert judge_feasible(Legs(MINI, None), Caps(8000, 120), session_limit=enough, **terms).ok
+
+
+def test_the_transport_reserve_and_the_participant_s_limit_count_as_at_an_open() -> None:
+    terms: dict[str, Any] = {"instruction_tokens": 500, "closing": "Goodbye.", "provider": "main"}
+    caps, reserve = Caps(1000, 10), USD("0.4")
+    plain = judge_feasible(Legs(MINI, None), caps, session_limit=USD(1), **terms)
+    assert plain.ok
+
+    def judged(session: USD, participant: USD | None = None) -> Any:
+        return judge_feasible(
+            Legs(MINI, None), caps, session_limit=session, transport=reserve, participant_limit=participant, **terms
+        )
+
+    assert judged(plain.needed + reserve).ok
+    short = judged(plain.needed)
+    assert (short.ok, short.reason, short.needed) == (False, "SessionLimitTooLow", plain.needed + reserve)
+    for told in (shown(plain.needed), shown(short.needed), shown(reserve), "budget.session.limit", "maxParticipants"):
+        assert told in short.message
+    least = plain.goodbye + reserve + plain.w
+    assert judged(USD(1), least).ok
+    capped = judged(USD(1), least - USD("0.000000001"))
+    assert (capped.ok, capped.reason, capped.needed) == (False, "ParticipantLimitTooLow", least)
+    assert "budget.participant.limit" in capped.message and shown(least) in capped.message

@@ -1,4 +1,8 @@
-"""BudgetFeasible: can a session under these caps be held at all within its limit? limit >= C + 4 W(cap)."""
+"""BudgetFeasible: can a session under these caps be held at all within its limits?
+
+Session limit >= C + 4 W(cap), participant limit >= C + W(cap); with the transport reserve where the budget includes
+transport, and 2 W for each W where the provider answers by itself.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from talktime_ledger.core.meters import OUTPUTS, UNCACHED_INPUTS
-from talktime_ledger.core.money import per_million, shown
+from talktime_ledger.core.money import ZERO, per_million, shown
 from talktime_ledger.core.worst_case import Caps, Legs, output_cap
 from talktime_ledger.core.worst_cases import worst_cases
 
@@ -35,24 +39,37 @@ def judge_feasible(
     closing: str,
     provider: str,
     hold: int = 1,
+    transport: Decimal = ZERO,
+    participant_limit: Decimal | None = None,
 ) -> Feasibility:
     """Feasibility of one provider of a Project. hold: worst cases held at once (2 where the provider answers by
-    itself).
+    itself); transport: USD held ahead for the participants' minutes.
 
     PriceUnknown when the card lacks a price.
     """
     rules = worst_cases(legs.model.vendor)
     w = rules.capped(legs, caps, instruction_tokens=instruction_tokens)
     goodbye = rules.goodbye(legs.model, closing)
-    needed = goodbye + RESPONSES * max(1, hold) * w
-    if session_limit >= needed:
-        return Feasibility(True, w, goodbye, needed)
-    advice = _advice(legs, caps, (session_limit - goodbye) / (RESPONSES * max(1, hold)), w, needed)
-    message = (
-        f"budget.session.limit {shown(session_limit)} is below {shown(needed)} USD = goodbye {shown(goodbye)} + "
-        f"{RESPONSES * max(1, hold)} x worst response {shown(w)} of provider {provider}: {advice}"
-    )
-    return Feasibility(False, w, goodbye, needed, "SessionLimitTooLow", message)
+    fixed, held = goodbye + transport, max(1, hold)
+    needed, least = fixed + RESPONSES * held * w, fixed + held * w
+    reserve = f"transport reserve {shown(transport)} + " if transport else ""
+
+    def too_low(field: str, limit: Decimal, below: Decimal, responses: int) -> str:
+        advice = _advice(legs, caps, (limit - fixed) / responses, w, below)
+        if transport:
+            advice += ", or lower media.maxParticipants"
+        return (
+            f"{field} {shown(limit)} is below {shown(below)} USD = goodbye {shown(goodbye)} + {reserve}"
+            f"{responses} x worst response {shown(w)} of provider {provider}: {advice}"
+        )
+
+    if session_limit < needed:
+        message = too_low("budget.session.limit", session_limit, needed, RESPONSES * held)
+        return Feasibility(False, w, goodbye, needed, "SessionLimitTooLow", message)
+    if participant_limit is not None and participant_limit < least:
+        message = too_low("budget.participant.limit", participant_limit, least, held)
+        return Feasibility(False, w, goodbye, least, "ParticipantLimitTooLow", message)
+    return Feasibility(True, w, goodbye, needed)
 
 
 def _advice(legs: Legs, caps: Caps, affordable: Decimal, w: Decimal, needed: Decimal) -> str:

@@ -16,6 +16,8 @@ from enum import StrEnum
 from talktime_ledger.core.money import ZERO, shown
 from talktime_ledger.resources.project import OnProjectSoft
 
+UNKNOWN_BURN_MINUTES = Decimal(3)
+
 
 class LimitState(StrEnum):
     """As on the wire."""
@@ -171,12 +173,16 @@ def project_soft_ends_live(policy: OnProjectSoft, available: Decimal, held: Deci
 
 
 def wrap_up_minutes(left: Decimal, w: Decimal, goodbye: Decimal, burn_per_minute: Decimal) -> int:
-    """Whole minutes of talk that the money left carries at the present burn, keeping W and C: 1..10."""
-    usable = left - w - goodbye
+    """Whole minutes of talk that the money left carries at the present burn, keeping W and C: 1..10 (less than one is
+    told as one). Without a burn a minute may cost a worst case, and more than three are not promised.
+    """
+    usable, most = left - w - goodbye, Decimal(10)
     if burn_per_minute <= 0:
-        return 3
+        burn_per_minute, most = w, UNKNOWN_BURN_MINUTES
+    if burn_per_minute <= 0:
+        return int(most)
     minutes = (usable / burn_per_minute).to_integral_value(rounding=ROUND_FLOOR)
-    return int(min(Decimal(10), max(Decimal(1), minutes)))
+    return int(min(most, max(Decimal(1), minutes)))
 
 
 def _hard_sentence(what: str, level: Level, at: Position) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.rates import RateBook
 from talktime_ledger.desk.errors import DeskError
 from talktime_ledger.desk.late import post_late
+from talktime_ledger.desk.lingering import LINGER_SEC, left_behind
 from talktime_ledger.desk.lost import assume_lost
 from talktime_ledger.desk.posting import Posted, ensure_costs, post_unmetered, post_usages
 from talktime_ledger.desk.using import Refusal, gone, locked, merged_events
@@ -35,7 +36,9 @@ class Closed:
 async def close(
     connection: Connection, found: Locked, request: Close, book: RateBook, *, by_agent: bool
 ) -> Closed | Refusal:
-    """Settles and releases everything. An agent says what it used; anybody else leaves an assumption at its bound."""
+    """Settles, and releases everything but what people still in the room will cost. An agent says what it used; anybody
+    else leaves an assumption at its bound.
+    """
     session, now = found.session, found.now
     if session.state == "closed":
         after = await post_late(
@@ -94,16 +97,20 @@ async def _finish(
     reason: str,
     now: datetime,
 ) -> SessionState:
+    held = ZERO if reason == ROOM_FAILED else left_behind(before)
+    freed = before.reserved - held
     if before.participant_account_id is not None:
-        await accounts.settle(connection, before.participant_account_id, Move(spent.total, -before.reserved, -1))
-    await accounts.settle(connection, before.account_id, Move(spent.here, -before.reserved, -1))
+        await accounts.settle(connection, before.participant_account_id, Move(spent.total, -freed, -1))
+    await accounts.settle(connection, before.account_id, Move(spent.here, -freed, -1))
     after = replace(
         told,
         state="closed",
         closed_at=now,
         close_reason=reason,
         posted=before.posted + spent.total,
-        reserved=ZERO,
+        reserved=held,
+        transport_hold_usd=held,
+        valid_until=now + timedelta(seconds=LINGER_SEC) if held else before.valid_until,
         in_flight=ZERO,
     )
     await sessions.save(connection, before, after)

@@ -26,6 +26,9 @@ from talktime_ledger.store.projects import Project
 from talktime_ledger.store.sessions import SessionState
 from talktime_ledger.wire import Grant, GrantBudget, GrantState
 
+# What an agent tells when it gives the wrap-up to the participant.
+WRAP_UP_SAID = "wrap_up_sent"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -121,7 +124,9 @@ def plan_terms(
     if due and not rolls:
         shared = min(shared, ZERO)
     rooms = [session.limit_usd - session.posted - request.spent - kept]
-    if participant is not None:
+    # The account of a participant whose limit was taken away since goes on counting, and bounds nothing.
+    capped = participant is not None and project.spec.budget.participant is not None
+    if participant is not None and capped:
         rooms.append(participant.available - request.spent + taken)
     # Transport first: the agent's own part never pays for it.
     transport = ZERO
@@ -153,7 +158,7 @@ def plan_terms(
         Move(ZERO, reserved, 1) if rolls else Move(here, delta - taken, 0, soft_threshold(project, account)),
         reserved > 0 if rolls else delta > 0,
         Move(request.spent, delta - taken),
-        delta > 0,
+        delta > 0 and capped,
         Move(here, -session.reserved, -1) if rolls else None,
     )
 
@@ -220,6 +225,11 @@ async def renew(connection: Connection, project: Project, session: SessionState,
     return conclude(project, session, request, terms, account, participant, remainder)
 
 
+def wrap_up_said(session: SessionState) -> bool:
+    """Whether one of its agents has given the wrap-up to the participant (pure)."""
+    return any(event["name"] == WRAP_UP_SAID for event in session.events)
+
+
 def answer(
     session: SessionState,
     project: Project,
@@ -232,7 +242,7 @@ def answer(
 ) -> tuple[SessionState, Grant]:
     """Latches soft, hard and the one wrap-up on the session, and says so."""
     soft, hard = verdict.state is LimitState.SOFT, verdict.state is LimitState.HARD
-    wrap_up = soft and session.wrap_up_at is None
+    wrap_up = soft and session.wrap_up_at is None and not wrap_up_said(session)
     minutes = None
     if wrap_up:
         # What the project still has is for all its open sessions.
@@ -308,7 +318,7 @@ def _position(
         ),
         project=level(account.budget, account.posted, project_room, budget.soft_percent),
         participant=level(participant.budget, participant.posted, participant.available, budget.soft_percent)
-        if participant
+        if participant and budget.participant is not None
         else None,
         w=terms.need.w,
         goodbye=session.fixed,

@@ -7,10 +7,9 @@ from dataclasses import replace
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.rates import RateBook
 from talktime_ledger.desk.late import post_late
-from talktime_ledger.desk.posting import post_unmetered, post_usages
+from talktime_ledger.desk.posting import post_unmetered, post_usages, take_from_held
 from talktime_ledger.desk.using import Refusal, gone, merged_events
-from talktime_ledger.store import accounts, sessions
-from talktime_ledger.store.accounts import Move
+from talktime_ledger.store import sessions
 from talktime_ledger.store.database import Connection
 from talktime_ledger.store.sessions import Locked, SessionState
 from talktime_ledger.wire.resume import Lost
@@ -29,15 +28,9 @@ async def lose(connection: Connection, found: Locked, request: Lost, book: RateB
         return Refusal(gone(session, request.epoch))
     spent = await post_usages(connection, session, request.usages, book, now, request.epoch)
     spent += await post_unmetered(connection, session, request.unmetered, now, request.epoch)
-    taken = min(max(ZERO, spent.total), session.reserved)
-    # Participant first, then the project, as everywhere.
-    if session.participant_account_id is not None and (spent.total or taken):
-        await accounts.settle(connection, session.participant_account_id, Move(spent.total, -taken))
-    if spent.here or taken:
-        await accounts.settle(connection, session.account_id, Move(spent.here, -taken))
     first = session.lost_epoch != session.epoch
     after = replace(
-        session,
+        await take_from_held(connection, session, spent),
         worker=None,
         # An agent whose attach was never answered may have died, too.
         attached_at=session.attached_at or now,
@@ -46,8 +39,6 @@ async def lose(connection: Connection, found: Locked, request: Lost, book: RateB
         in_flight=ZERO,
         turns=max(session.turns, request.turns),
         events=merged_events(session.events, request.events),
-        posted=session.posted + spent.total,
-        reserved=session.reserved - taken,
     )
     await sessions.save(connection, session, after)
     return after

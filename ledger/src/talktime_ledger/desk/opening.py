@@ -56,7 +56,7 @@ async def open_session(
     terms = terms_of(project, request.provider, book, now)
     account = await project_account(connection, project, now)
     participant = await _participant_account(connection, project, participant_key)
-    need = _admit(project, account, participant, terms)
+    need, floor = _admit(project, account, participant, terms)
     rooms = [Decimal(project.spec.budget.session.limit), *([participant.available] if participant else [])]
     plan = plan_grant(need, ZERO, rooms, account.available, account.open_sessions + 1)
     if not plan.sufficient:
@@ -70,7 +70,8 @@ async def open_session(
         )
     if participant is not None and await accounts.grant(connection, participant.id, Move(ZERO, plan.delta, 1)) is None:
         raise GrantRaceError
-    move = Move(ZERO, plan.delta, 1, soft_threshold(project, account))
+    # The floor is looked at once more where it counts: many that come at once have all read the same balance.
+    move = Move(ZERO, plan.delta, 1, soft_threshold(project, account), floor)
     if await accounts.grant(connection, account.id, move) is None:
         raise GrantRaceError
     told = request.model_copy(update={"participant_key": participant_key})
@@ -110,8 +111,8 @@ def terms_of(project: Project, provider_name: str, book: RateBook, now: datetime
     try:
         legs = legs_for(provider, book, now)
         limit = Decimal(project.spec.budget.session.limit)
-        verdict = feasible(provider, project.spec.agent, project.instructions, limit, legs)
         hold = transport_reserve(project, book, now)
+        verdict = feasible(provider, project.spec.agent, project.instructions, limit, legs, hold)
     except PriceUnknown as error:
         raise DeskError(ProblemReason.PRICE_UNKNOWN, str(error)) from error
     if not verdict.ok:
@@ -119,8 +120,8 @@ def terms_of(project: Project, provider_name: str, book: RateBook, now: datetime
     return Terms(provider, legs, verdict, hold)
 
 
-def _admit(project: Project, account: Account, participant: Account | None, terms: Terms) -> Need:
-    """What to reserve; DeskError below the floor (stop admitting before stopping anyone)."""
+def _admit(project: Project, account: Account, participant: Account | None, terms: Terms) -> tuple[Need, Decimal]:
+    """What to reserve, and the floor; DeskError below it (stop admitting before stopping anyone)."""
     budget = project.spec.budget
     fixed = terms.verdict.goodbye + terms.transport_hold
     w = terms.verdict.w * HOLD[terms.provider.api]
@@ -143,7 +144,7 @@ def _admit(project: Project, account: Account, participant: Account | None, term
             available=participant.available,
             needed=need.least,
         )
-    return need
+    return need, floor
 
 
 async def _participant_account(connection: Connection, project: Project, key: str | None) -> Account | None:

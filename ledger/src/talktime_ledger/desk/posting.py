@@ -179,6 +179,17 @@ async def post_transport(
     await _write(connection, session, replace(entry, snapshot_id=snapshot_id), rates)
 
 
+async def take_from_held(connection: Connection, session: SessionState, spent: Posted) -> SessionState:
+    """The session and its accounts after usage that needs no new grant: paid by what is held, as far as that goes."""
+    taken = min(max(ZERO, spent.total), session.reserved)
+    # Participant first, then the project, as everywhere.
+    if session.participant_account_id is not None and (spent.total or taken):
+        await accounts.settle(connection, session.participant_account_id, Move(spent.total, -taken))
+    if spent.here or taken:
+        await accounts.settle(connection, session.account_id, Move(spent.here, -taken))
+    return replace(session, posted=session.posted + spent.total, reserved=session.reserved - taken)
+
+
 async def ensure_costs(connection: Connection, session: SessionState) -> None:
     """A session without any usage still has its row of zeros."""
     zeros: dict[str, int | Decimal] = dict.fromkeys(store.COUNTED, 0)

@@ -10,6 +10,7 @@ from talktime_ledger.cards import snapshot_core
 from talktime_ledger.core.closing_texts import spoken_texts
 from talktime_ledger.core.feasibility import Feasibility, judge_feasible
 from talktime_ledger.core.meters import Meter
+from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.pricing import price_or_bound
 from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot
 from talktime_ledger.core.resume_texts import resume_text
@@ -59,9 +60,15 @@ def legs_for(provider: Provider, book: RateBook, at: datetime) -> Legs:
 
 
 def feasible(
-    provider: Provider, agent: AgentSpec, instructions: str, session_limit: Decimal, legs: Legs
+    provider: Provider,
+    agent: AgentSpec,
+    instructions: str,
+    session_limit: Decimal,
+    legs: Legs,
+    transport: Decimal = ZERO,
+    participant_limit: Decimal | None = None,
 ) -> Feasibility:
-    """W, C and whether the session limit carries them."""
+    """W, C and whether the limits carry them, and the transport reserve."""
     texts = spoken_texts(agent.language, agent.wrap_up, agent.closing)
     return judge_feasible(
         legs,
@@ -73,6 +80,8 @@ def feasible(
         closing=texts.closing,
         provider=provider.name,
         hold=HOLD[provider.api],
+        transport=transport,
+        participant_limit=participant_limit,
     )
 
 

@@ -10,7 +10,7 @@ from talktime_ledger.core.grants import admit_floor
 from talktime_ledger.core.money import ZERO, usd, wire
 from talktime_ledger.core.periods import period_of
 from talktime_ledger.core.rates import PriceUnknown, RateBook
-from talktime_ledger.desk.granting import project_account
+from talktime_ledger.desk.granting import project_account, soft_threshold
 from talktime_ledger.desk.pricing import HOLD, feasible, legs_for
 from talktime_ledger.desk.transport import transport_reserve
 from talktime_ledger.store import accounts, projects, sessions
@@ -32,9 +32,11 @@ async def push_project(
     connection: Connection, namespace: str, name: str, push: ProjectPush, who: str, now: datetime
 ) -> tuple[Project, bool]:
     """Keeps the Project; budget, limits and pause take effect at once, each change with an audit row. Returns whether
-    any did.
+    any did. A push that was held up on its way changes nothing: what was told after it stands.
     """
     before = await projects.find(connection, namespace, name, lock=True)
+    if before is not None and before.uid == push.uid and push.generation < before.generation:
+        return before, False
     project = await projects.save(
         connection,
         namespace,
@@ -66,8 +68,9 @@ async def push_project(
             budget.account_generation,
         )
     account = await project_account(connection, project, now)
-    if account.budget != Decimal(budget.amount):
-        await accounts.rebudget(connection, account.id, Decimal(budget.amount))
+    edited = replace(account, budget=Decimal(budget.amount))
+    if edited != account or (before is not None and before.spec.budget.soft_percent != budget.soft_percent):
+        await accounts.rebudget(connection, account.id, edited.budget, soft_threshold(project, edited))
     changes = [
         change
         for change in money_rules(project).items()
@@ -77,8 +80,18 @@ async def push_project(
         old = money_rules(before)[what] if before else None
         if (old, new) != (None, None):
             await accounts.audit(connection, project.id, account.id, who, what, old, new)
-    lively = before is not None and (bool(changes) or before.paused != project.paused or before.deleted)
-    return project, lively
+    return project, before is not None and bool(changes)
+
+
+async def delete_project(connection: Connection, namespace: str, name: str, who: str) -> bool:
+    """No new sessions from now on, live ones wrap up; with an audit row. Returns whether there is such a Project."""
+    before = await projects.find(connection, namespace, name, lock=True)
+    if before is None:
+        return False
+    if not before.deleted:
+        await projects.mark_deleted(connection, namespace, name)
+        await accounts.audit(connection, before.id, None, who, "deleted", "false", "true")
+    return True
 
 
 def money_rules(project: Project) -> dict[str, str | None]:
@@ -89,6 +102,7 @@ def money_rules(project: Project) -> dict[str, str | None]:
         "period": budget.period.value,
         "softPercent": str(budget.soft_percent),
         "session.limit": budget.session.limit,
+        "session.softPercent": str(budget.session.soft_percent) if budget.session.soft_percent else None,
         "session.admitFloor": budget.session.admit_floor,
         "participant.limit": budget.participant.limit if budget.participant else None,
         "onProjectSoft": budget.on_project_soft.value,
@@ -97,6 +111,7 @@ def money_rules(project: Project) -> dict[str, str | None]:
         "includeTransport": str(budget.include_transport).lower(),
         "accountGeneration": str(budget.account_generation),
         "paused": str(project.paused).lower(),
+        "deleted": str(project.deleted).lower(),
     }
 
 
@@ -164,6 +179,7 @@ def judge_providers(
     """Price and feasibility of each provider; the floor is the least any priced provider needs to admit a session."""
     budget = project.spec.budget
     limit = Decimal(budget.session.limit)
+    participant_limit = Decimal(budget.participant.limit) if budget.participant is not None else None
     configured = Decimal(budget.session.admit_floor) if budget.session.admit_floor is not None else None
     prices: list[PriceStatus] = []
     floors: list[Decimal] = []
@@ -171,8 +187,11 @@ def judge_providers(
     for provider in project.spec.providers:
         try:
             legs = legs_for(provider, book, now)
-            verdict = feasible(provider, project.spec.agent, project.instructions, limit, legs)
-            fixed = verdict.goodbye + transport_reserve(project, book, now)
+            transport = transport_reserve(project, book, now)
+            verdict = feasible(
+                provider, project.spec.agent, project.instructions, limit, legs, transport, participant_limit
+            )
+            fixed = verdict.goodbye + transport
         except PriceUnknown as error:
             prices.append(PriceStatus(provider=provider.name, model=provider.model, known=False, reason=str(error)))
             continue

@@ -15,6 +15,7 @@ from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot
 from talktime_ledger.core.transport import Connection as Connected
 from talktime_ledger.core.transport import merged, metered
 from talktime_ledger.desk.errors import GrantRaceError
+from talktime_ledger.desk.lingering import all_gone, release
 from talktime_ledger.desk.posting import post_transport
 from talktime_ledger.store import accounts, sessions
 from talktime_ledger.store.accounts import Move
@@ -131,6 +132,8 @@ async def report_transport(
     for mode in VENDOR:
         after = await _book(connection, project, after, mode, known, new, book, now)
     after = replace(after, transport_seconds={key: kept.raw() for key, kept in new.items()})
+    if after.state == "closed" and all_gone(after.transport_seconds):
+        after = await release(connection, after)
     await sessions.save(connection, session, after)
     return after
 
@@ -257,10 +260,12 @@ async def _pay(
     """
     taken = min(amount, session.transport_hold_usd, session.reserved)
     refill = ZERO
+    # The account of a participant whose limit was taken away since goes on counting, and bounds nothing.
+    capped = project.spec.budget.participant is not None
     if session.state == "open":
         account = await accounts.read(connection, session.account_id)
         rooms = [account.available, session.limit_usd - session.posted - session.reserved]
-        if session.participant_account_id is not None:
+        if session.participant_account_id is not None and capped:
             rooms.append((await accounts.read(connection, session.participant_account_id)).available)
         target = transport_target(project, book, now) or ZERO
         missing = target - (session.transport_hold_usd - taken)
@@ -269,7 +274,7 @@ async def _pay(
     for account_id in (session.participant_account_id, session.account_id):
         if account_id is None:
             continue
-        if refill == 0:
+        if refill == 0 or (account_id == session.participant_account_id and not capped):
             await accounts.settle(connection, account_id, move)
         elif await accounts.grant(connection, account_id, move) is None:
             raise GrantRaceError

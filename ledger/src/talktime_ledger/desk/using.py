@@ -10,10 +10,10 @@ from uuid import UUID
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.rates import RateBook
 from talktime_ledger.desk.errors import DeskError
-from talktime_ledger.desk.granting import Renewal, Request, renew
+from talktime_ledger.desk.granting import Renewal, Request, renew, wrap_up_said
 from talktime_ledger.desk.late import post_late
 from talktime_ledger.desk.lost import assume_lost
-from talktime_ledger.desk.posting import Posted, post_usages
+from talktime_ledger.desk.posting import Posted, post_usages, take_from_held
 from talktime_ledger.desk.transport import transport_target
 from talktime_ledger.store import accounts, sessions
 from talktime_ledger.store.accounts import Move
@@ -44,16 +44,22 @@ async def locked(connection: Connection, session_id: UUID) -> Locked:
 
 
 async def attach(connection: Connection, found: Locked, request: Attach, valid_sec: int) -> Renewal:
-    """An agent takes up the session with its epoch; tops the reservation up."""
+    """An agent takes up the session with its epoch; tops the reservation up.
+
+    A wrap-up that nobody has said yet is told anew: the answer that told it may be lost, or the agent that heard it.
+    """
     session, now = found.session, found.now
     _check_open(session)
-    if request.epoch != session.epoch:
-        raise DeskError(ProblemReason.FENCED, f"epoch {request.epoch} is not the present {session.epoch}")
-    if session.lost_epoch == session.epoch:
-        raise DeskError(ProblemReason.FENCED, f"the agent of epoch {request.epoch} was lost: the next one is claimed")
+    if request.epoch != session.epoch or session.lost_epoch == session.epoch:
+        raise gone(session, request.epoch)
     if session.worker is not None and session.worker != request.worker:
         raise DeskError(ProblemReason.FENCED, "another worker holds this epoch")
-    begun = replace(session, worker=request.worker, attached_at=session.attached_at or now)
+    begun = replace(
+        session,
+        worker=request.worker,
+        attached_at=session.attached_at or now,
+        wrap_up_at=session.wrap_up_at if wrap_up_said(session) else None,
+    )
     # A repeated attach must not lose what the agent has reported in flight.
     renewal = await renew(
         connection, found.project, begun, Request(session.last_n, ZERO, session.in_flight, ZERO, now, valid_sec)
@@ -72,6 +78,10 @@ async def use(
         await post_late(connection, session, request.usages, (), request.epoch, book, now, final=False)
         return Refusal(gone(session, request.epoch))
     spent = await post_usages(connection, session, request.usages, book, now, request.epoch)
+    if session.lost_epoch == session.epoch:
+        # Its loss was told: nobody talks on this epoch any more. What it held still pays for what it used.
+        await sessions.save(connection, session, await take_from_held(connection, session, spent))
+        return Refusal(gone(session, request.epoch))
     if request.n <= session.last_n and session.last_answer is not None:
         return await _again(connection, session, request.n, spent, now, valid_sec)
     told, asked = question(found.project, session, request, spent, book, now, valid_sec)
@@ -136,24 +146,18 @@ async def _again(
     connection: Connection, session: SessionState, n: int, spent: Posted, now: datetime, valid_sec: int
 ) -> Grant:
     """The stored answer, with what is held now. Usage of an overtaken request is taken from it."""
-    taken = min(max(ZERO, spent.total), session.reserved)
-    if spent.total and session.participant_account_id is not None:
-        await accounts.settle(connection, session.participant_account_id, Move(spent.total, -taken))
-    if spent.here or taken:
-        await accounts.settle(connection, session.account_id, Move(spent.here, -taken))
+    settled = await take_from_held(connection, session, spent)
     stored = Grant.model_validate(session.last_answer)
-    reserved = min(stored.reserved, max(ZERO, session.reserved - taken - session.transport_hold_usd))
+    reserved = min(stored.reserved, max(ZERO, settled.reserved - session.transport_hold_usd))
     answer = stored.model_copy(
         update={
             "reserved": reserved,
             "goodbye": min(stored.goodbye, reserved),
-            "posted": session.posted + spent.total,
+            "posted": settled.posted,
         }
     )
     after = replace(
-        session,
-        posted=session.posted + spent.total,
-        reserved=session.reserved - taken,
+        settled,
         last_answer=answer.model_dump(mode="json"),
         # The agent counts its validity from the sending of this repeat.
         valid_until=now + timedelta(seconds=valid_sec) if n == session.last_n else session.valid_until,
@@ -170,4 +174,6 @@ def _check_open(session: SessionState) -> None:
 def gone(session: SessionState, epoch: int) -> DeskError:
     if session.state == "closed":
         return DeskError(ProblemReason.CLOSED, f"the session was closed: {session.close_reason}")
+    if epoch == session.epoch:
+        return DeskError(ProblemReason.FENCED, f"the agent of epoch {epoch} was lost: the next one is claimed")
     return DeskError(ProblemReason.FENCED, f"epoch {epoch} is not the present {session.epoch}")

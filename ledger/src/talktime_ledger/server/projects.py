@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from talktime_ledger.cards import rate_card
 from talktime_ledger.core.rates import PriceUnknown
 from talktime_ledger.desk.errors import DeskError
+from talktime_ledger.desk.pushing import delete_project as delete
 from talktime_ledger.desk.pushing import push_project, status
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.server.auth import Role
@@ -53,7 +54,7 @@ async def delete_project(namespace: str, name: str, parts: Parts, caller: Who) -
     """No new sessions; live ones are told and wrap up; rows stay. Unknown names are fine."""
     require(caller, Role.OPERATOR)
     async with parts.transaction() as connection:
-        if await projects.mark_deleted(connection, namespace, name) is not None:
+        if await delete(connection, namespace, name, caller.subject):
             await notify(connection, f"push:{namespace}/{name}", "limits", {"reason": "Deleted"})
         await projects.bump(connection, "directory")
     parts.hub.changed(namespace, name)

@@ -10,6 +10,7 @@ from prometheus_client import Counter
 
 from talktime_ledger.desk.closing import sweep
 from talktime_ledger.desk.errors import DeskError
+from talktime_ledger.desk.lingering import release_overdue
 from talktime_ledger.server.hub import Hub, notify
 from talktime_ledger.server.settings import Settings
 from talktime_ledger.store import projects, sessions
@@ -32,7 +33,9 @@ async def beat(pool: Pool, tick_sec: float) -> timedelta:
         gap: timedelta = now - last if last is not None else timedelta()
         if gap <= timedelta(seconds=tick_sec * DOWN_AFTER_TICKS):
             return timedelta()
-        await connection.execute("UPDATE sessions SET valid_until = valid_until + $1 WHERE state = 'open'", gap)
+        await connection.execute(
+            "UPDATE sessions SET valid_until = valid_until + $1 WHERE state = 'open' OR reserved > 0", gap
+        )
         return gap
 
 
@@ -61,6 +64,17 @@ async def sweep_once(pool: Pool, grace_sec: float, hub: Hub) -> int:
     return swept
 
 
+async def release_once(pool: Pool, hub: Hub) -> None:
+    """Releases what ended sessions held for people who must have left by now."""
+    async with pool.acquire() as connection:
+        found = await sessions.lingering(connection)
+    for session_id in found:
+        async with pool.acquire() as connection, connection.transaction():
+            project = await release_overdue(connection, session_id)
+        if project is not None:
+            hub.changed(project.namespace, project.name)
+
+
 async def run(pool: Pool, settings: Settings, hub: Hub, swept: Counter) -> None:
     """Task."""
     while True:
@@ -69,6 +83,7 @@ async def run(pool: Pool, settings: Settings, hub: Hub, swept: Counter) -> None:
             if gap:
                 log.warning("validity extended by the ledger's downtime of %.0f s", gap.total_seconds())
             swept.inc(await sweep_once(pool, settings.sweep_after_sec, hub))
+            await release_once(pool, hub)
         except Exception as error:
             log.warning("sweep failed: %s", error)
         await asyncio.sleep(settings.sweep_every_sec)

@@ -40,13 +40,14 @@ class Account:
 @dataclass(frozen=True, slots=True)
 class Move:
     """One change of a balance, USD. `posted` is spent now, `reserved` added to what is held (negative: taken or
-    released).
+    released). `floor`: a grant needs so much available before it (admission).
     """
 
     posted: Decimal = ZERO
     reserved: Decimal = ZERO
     sessions: int = 0
     soft_threshold: Decimal | None = None
+    floor: Decimal | None = None
 
 
 def account_of(row: Record) -> Account:
@@ -95,12 +96,14 @@ async def grant(connection: Connection, account_id: int, move: Move) -> Account 
     row = await connection.fetchrow(
         f"""UPDATE accounts SET posted = posted + $2, reserved = reserved + $3, open_sessions = open_sessions + $4,
                    soft_at = CASE WHEN soft_at IS NULL AND posted + $2 >= $5 THEN NOW() ELSE soft_at END
-            WHERE id = $1 AND posted + reserved + $2 + $3 <= budget RETURNING {COLUMNS}""",
+            WHERE id = $1 AND posted + reserved + $2 + $3 <= budget
+              AND ($6::numeric IS NULL OR posted + reserved + $6 <= budget) RETURNING {COLUMNS}""",
         account_id,
         move.posted,
         move.reserved,
         move.sessions,
         move.soft_threshold,
+        move.floor,
     )
     return account_of(row) if row else None
 
@@ -123,13 +126,16 @@ async def settle(connection: Connection, account_id: int, move: Move) -> Account
     return account_of(row)
 
 
-async def rebudget(connection: Connection, account_id: int, budget: Decimal) -> None:
-    """A new budget takes effect at once; the soft latch starts anew (one latch per budget)."""
+async def rebudget(connection: Connection, account_id: int, budget: Decimal, soft_threshold: Decimal) -> None:
+    """A new budget or soft limit takes effect at once; the soft latch is what these rules make of what is posted."""
     await connection.execute(
-        """UPDATE accounts SET budget = $2, ceiling = GREATEST($2, posted + reserved), soft_at = NULL
-           WHERE id = $1 AND budget <> $2""",
+        """UPDATE accounts SET budget = $2,
+             ceiling = CASE WHEN budget = $2 THEN ceiling ELSE GREATEST($2, posted + reserved) END,
+             soft_at = CASE WHEN posted >= $3 THEN COALESCE(soft_at, NOW()) END
+           WHERE id = $1""",
         account_id,
         budget,
+        soft_threshold,
     )
 
 

@@ -174,6 +174,16 @@ async def overdue(connection: Connection, grace_sec: float, limit: int = 100) ->
     return [row["id"] for row in rows]
 
 
+async def lingering(connection: Connection, limit: int = 100) -> list[UUID]:
+    """Ended sessions whose transport reserve is held longer than anybody can be there, on the database's clock."""
+    rows = await connection.fetch(
+        """SELECT id FROM sessions WHERE state = 'closed' AND reserved > 0 AND valid_until < NOW()
+           ORDER BY valid_until LIMIT $1""",
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
 # The inner query reads 50 rows of the index sessions_recent, however many sessions have ended.
 EXPECTED_REMAINDER = """
     WITH past AS (SELECT AVG(posted) AS mean FROM (SELECT posted FROM sessions WHERE project_id = $1

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from talktime_ledger.core import money
 from talktime_ledger.core.limits import LimitState
@@ -75,10 +75,19 @@ class Attachment(Wire):
     rates: tuple[RateSnapshotWire, ...]
 
 
+def _not_ours(value: str) -> str:
+    if value.startswith("assumed/"):
+        raise ValueError("keys under assumed/ are the ledger's own")
+    return value
+
+
+UsageKey = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(_not_ours)]
+
+
 class Usage(Wire):
     """One billed thing (law 3)."""
 
-    key: Annotated[str, StringConstraints(min_length=1, max_length=300)]
+    key: UsageKey
     kind: UsageKind
     provider: Label
     model: Label
@@ -86,13 +95,6 @@ class Usage(Wire):
     occurred_at: datetime
     status: UsageStatus = UsageStatus.COMPLETED
     unmetered: bool = False
-
-    @field_validator("key")
-    @classmethod
-    def _not_ours(cls, value: str) -> str:
-        if value.startswith("assumed/"):
-            raise ValueError("keys under assumed/ are the ledger's own")
-        return value
 
     @field_validator("occurred_at")
     @classmethod
@@ -139,7 +141,7 @@ class Use(Wire):
 class Unmetered(Wire):
     """Something billed whose usage never came: posted at its bound."""
 
-    key: Annotated[str, StringConstraints(min_length=1, max_length=300)]
+    key: UsageKey
     usd: Usd = Field(ge=0)
 
 

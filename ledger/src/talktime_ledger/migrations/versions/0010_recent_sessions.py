@@ -7,7 +7,7 @@ from alembic import op
 from talktime_ledger.migrations.statements import statements
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -71,13 +72,13 @@ async def test_c_that_a_useless_rendering_has_spent_is_not_spent_again(tmp_path:
     till.apply([Opened("p/1", "render")])
     rendering = Usage("p/1", UsageKind.CLOSING_RENDER, "primary", MODEL, {Meter.AUDIO_OUT: 200}, budget.clock.wall())
     till.apply([Billed(rendering)], aside=True)
-    await goodbye.say(provider_alive=True)
+    await goodbye.say(provider_alive=True, by=math.inf)
     assert provider.said == [], "law 2: nothing starts that is not held"
 
 
 async def test_with_c_in_hand_it_is_said(tmp_path: Path) -> None:
     budget, goodbye, provider = dry(tmp_path, C)
-    await goodbye.say(provider_alive=True)
+    await goodbye.say(provider_alive=True, by=math.inf)
     (event_id,) = provider.said
     assert budget.till.account.holds == {event_id: budget.bounds.goodbye}
 
@@ -85,5 +86,5 @@ async def test_with_c_in_hand_it_is_said(tmp_path: Path) -> None:
 async def test_a_fenced_agent_says_nothing(tmp_path: Path) -> None:
     budget, goodbye, provider = dry(tmp_path, C)
     budget.till.fence()
-    await goodbye.say(provider_alive=True)
+    await goodbye.say(provider_alive=True, by=math.inf)
     assert provider.said == []

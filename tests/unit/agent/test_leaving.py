@@ -58,9 +58,11 @@ class Room:
             on=listeners.__setitem__,
             off=lambda *_: None,
         )
-        till = SimpleNamespace(event=self.step, request=lambda *_: None, account=SimpleNamespace(fenced=False))
+        paid = SimpleNamespace(may_render=lambda *_: SimpleNamespace(allowed=True))
+        till = SimpleNamespace(event=self.step, request=lambda *_: None, account=paid)
+        clock = SimpleNamespace(monotonic=now)
         budget: Any = SimpleNamespace(
-            till=till, bounds=Bounds.of(told), session=told.session, config=told.config, clock=None
+            till=till, bounds=Bounds.of(told), session=told.session, config=told.config, clock=clock
         )
         goodbye = Goodbye(session, budget)
         goodbye._pcm = bytes(48_000) if clip else None

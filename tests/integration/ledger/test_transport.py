@@ -18,11 +18,12 @@ PER_HOUR = Decimal("0.0024")
 CLOUD_PER_HOUR = Decimal("0.03")
 
 
-def minutes(vendor: str, per_hour: Decimal, since: str = "2025-01-01T00:00:00Z") -> RateCardSpec:
-    """A card of participant seconds."""
+def minutes(vendor: str, per_hour: Decimal, **meters: Any) -> RateCardSpec:
+    """A card of participant seconds; nothing else costs, unless it is said."""
+    free = {"egress_bytes": {"free": True}, "video_track_seconds": {"absent": True}}
     entry = {
-        "effectiveFrom": since,
-        "meters": {"participant_seconds": {"usdPerHour": str(per_hour)}},
+        "effectiveFrom": "2025-01-01T00:00:00Z",
+        "meters": free | {"participant_seconds": {"usdPerHour": str(per_hour)}} | meters,
         "source": "test",
         "checkedAt": "2026-11-01",
     }

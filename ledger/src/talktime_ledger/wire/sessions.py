@@ -182,12 +182,15 @@ ConnectionSeconds = dict[Label, Annotated[int, Field(ge=0, le=10**8)]]
 
 class Transport(Wire):
     """Seconds since their join of a room's connections, by `<identity>/<participant sid>`: how long each was seen (the
-    longest counts), when at the latest it was over (the earliest counts), when exactly it left (final).
+    longest counts), when at the latest it was over (the earliest counts), when exactly it left (final). Of those also
+    the seconds of their video tracks, summed (the most counts), and when they joined, unix time by the SFU's clock.
     """
 
     participant_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
     gone_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
     left_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
+    video_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
+    joined_at_ms: dict[Label, Annotated[int, Field(ge=0, le=10**14)]] = Field(default_factory=dict, max_length=100)
     mode: Literal["selfhosted", "cloud"] = "selfhosted"
 
 

@@ -154,8 +154,12 @@ class LedgerClient:
         """Open sessions that lost their agent and wait for a claim."""
         return (await self._send("GET", "/sessions/lost", wire.SessionList)).sessions
 
+    async def unended(self) -> tuple[wire.Unended, ...]:
+        """Connections whose end nobody has told, of sessions opened within the last two days."""
+        return (await self._send("GET", "/sessions/unended", wire.UnendedList)).sessions
+
     async def post_transport(self, session_id: str | UUID, request: wire.Transport) -> None:
-        """Cumulative participant seconds."""
+        """What is known of a room's connections, cumulative."""
         await self._do("POST", f"/sessions/{session_id}/transport", request)
 
     async def issue_ticket(self, request: wire.TicketIssue) -> None:

@@ -194,6 +194,31 @@ class Transport(Wire):
     mode: Literal["selfhosted", "cloud"] = "selfhosted"
 
 
+class OpenConnection(Wire):
+    """A connection whose end nobody has told, as far as it is known."""
+
+    key: str
+    joined_at_ms: int
+    seen_sec: int
+    video_sec: int = 0
+
+
+class Unended(Wire):
+    """A session with such connections, open or closed."""
+
+    session_id: str
+    namespace: str
+    project: str
+    media: MediaChoice
+    connections: tuple[OpenConnection, ...]
+
+
+class UnendedList(Wire):
+    """Answer of /sessions/unended."""
+
+    sessions: tuple[Unended, ...]
+
+
 class TicketIssue(Wire):
     """A single-use invitation, by the hash of its secret."""
 

@@ -21,7 +21,7 @@ from talktime_operator.pools.healing import Sickness
 from talktime_operator.pools.health import Answer, Cause, Evidence, Media
 from talktime_operator.pools.nodes import NodeHealth
 from talktime_operator.pools.plan import Plan, Seen, judge, plan, plan_wrong_namespace
-from talktime_operator.pools.saving import Spent
+from talktime_operator.pools.saving import Spent, Used
 from talktime_operator.pools.switching import Second
 
 TURN: dict[str, Any] = {"network": {"turn": {"domain": "turn.acme.test"}, "tlsSecretRef": {"name": "cert"}}}
@@ -122,14 +122,18 @@ def test_the_months_saving_stands_in_the_status_and_stays_while_nobody_tells(see
     rates = RateSnapshot(
         "c", "livekit", "participant", datetime(2026, 1, 1, tzinfo=UTC), {SECONDS: Decimal("8.333333")}
     )
-    spent = Spent(400_000, (RateEntry(rates.effective_from, {}), rates))
+    spent = Spent(Used(400_000, 400_000 * 60), (RateEntry(rates.effective_from, {}), rates))
     looked = seen(nodeMonthlyCost="70", replicas=1)
     told = plan(replace(looked, spent=spent)).status["saving"]
     assert (told["month"], told["participantMinutes"], told["cloudUsd"]) == (f"{looked.now:%Y-%m}", 400_000, "200.00")
     assert Decimal(told["savedUsd"]) == Decimal(told["cloudUsd"]) - Decimal(told["nodesUsd"])
-    before = {"saving": {"month": "2026-01"}}
-    assert plan(seen(nodeMonthlyCost="70", status=before)).status["saving"] == before["saving"]
-    assert "saving" not in plan(replace(seen(status=before), spent=spent)).status, "what a node costs is not known"
+    cost = plan(replace(looked, spent=spent)).status["nodeCost"]
+    assert (cost["participantMinutes"], cost["nodesUsd"]) == (400_000, told["nodesUsd"])
+    before = {"saving": {"month": "2026-01"}, "nodeCost": {"month": "2026-01"}}
+    kept = plan(seen(nodeMonthlyCost="70", status=before)).status
+    assert (kept["saving"], kept["nodeCost"]) == (before["saving"], before["nodeCost"])
+    without = plan(replace(seen(status=before), spent=spent)).status
+    assert not {"saving", "nodeCost"} & without.keys(), "what a node costs is not known"
 
 
 def test_fixed_replicas_hold_autoscaling_and_say_so(seen: Callable[..., Seen]) -> None:

@@ -39,6 +39,7 @@ from talktime_operator.pools.nodes import (
     only_open,
     port_clash,
 )
+from talktime_operator.pools.node_cost import node_cost
 from talktime_operator.pools.saving import Spent, saving
 from talktime_operator.scaling import NodePolicy, desired_nodes
 
@@ -321,29 +322,25 @@ def _status(
     }
     if sessions is not None:
         out["sessions"] = sessions
-    saved = _saved(seen, wanted)
-    if saved:
-        out["saving"] = saved
+    out |= _economics(seen, wanted)
     last = _last_drain(steps, seen.now) or resource.status.get("lastDrain")
     if last:
         out["lastDrain"] = last
     return out
 
 
-def _saved(seen: Seen, wanted: int) -> dict[str, Any]:
-    """While the ledger has not told, what stood there stays (law 6)."""
+def _economics(seen: Seen, wanted: int) -> dict[str, Any]:
+    """This month's saving and node cost. While the ledger has not told, what stood there stays (law 6)."""
     if seen.spent is None:
-        return dict(seen.resource.status.get("saving") or {})
-    cost = seen.spec.node_monthly_cost
-    found = saving(
-        seen.spent.minutes,
-        seen.spent.prices,
-        wanted,
-        None if cost is None else Decimal(cost),
-        seen.resource.created,
-        seen.now,
-    )
-    return found.render() if found is not None else {}
+        before = seen.resource.status
+        return {name: dict(before[name]) for name in ("saving", "nodeCost") if before.get(name)}
+    monthly = None if seen.spec.node_monthly_cost is None else Decimal(seen.spec.node_monthly_cost)
+    minutes, made = seen.spent.used.begun_minutes, seen.resource.created
+    found = {
+        "saving": saving(minutes, seen.spent.prices, wanted, monthly, made, seen.now),
+        "nodeCost": node_cost(seen.spent, wanted, monthly, made, seen.now),
+    }
+    return {name: one.render() for name, one in found.items() if one is not None}
 
 
 def _countdown(state: drain.State | None) -> dict[str, Any]:

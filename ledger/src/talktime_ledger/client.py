@@ -247,9 +247,14 @@ class LedgerClient:
         until: str | None = None,
         by: str = "project",
     ) -> tuple[wire.TransportRow, ...]:
-        """Participant-minutes and peaks of sessions opened since..until, by any of project, pool; "" = in all."""
+        """Participant-minutes and peaks of sessions opened since..until, by any of project, pool, month; "" = all."""
         params = {"namespace": namespace, "project": project, "from": since, "to": until, "by": by}
         return (await self._send("GET", "/reports/transport", wire.TransportReport, params=params)).rows
+
+    async def plan_report(self, *, since: str | None = None, until: str | None = None) -> tuple[wire.PlanRow, ...]:
+        """LiveKit Cloud's plan, month by month; the present one when `since` is not given."""
+        params = {"from": since, "to": until}
+        return (await self._send("GET", "/reports/plan", wire.PlanReport, params=params)).rows
 
     async def session_report(
         self,

@@ -12,12 +12,13 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 from talktime_ledger.client import LedgerClient, LedgerError, NotFound, Unauthorized, Unavailable
+from talktime_ledger.core.plan import month_start
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import PoolPush, ProjectPush, ProjectStatus, SpendRow
 
 from talktime_operator.conditions import Silence
 from talktime_operator.names import Key
-from talktime_operator.pools.saving import Used, month_start, used_by_pool
+from talktime_operator.pools.saving import Used, used_by_pool
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")

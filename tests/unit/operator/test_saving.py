@@ -11,16 +11,16 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from talktime_ledger.core.plan import month_start
+from talktime_ledger.core.rates import RateEntry, RateSnapshot
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import TransportRow
-from talktime_ledger.core.rates import RateEntry, RateSnapshot
 from talktime_operator.pools.node_cost import node_cost
 from talktime_operator.pools.saving import (
     OWN,
     VENDOR,
     Spent,
     Used,
-    month_start,
     prices_of,
     saving,
     share_over,

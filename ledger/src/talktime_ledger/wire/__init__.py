@@ -53,6 +53,8 @@ from talktime_ledger.wire.sessions import TicketIssue as TicketIssue
 from talktime_ledger.wire.sessions import Transport as Transport
 from talktime_ledger.wire.sessions import Unended as Unended
 from talktime_ledger.wire.sessions import UnendedList as UnendedList
+from talktime_ledger.wire.spending import PlanReport as PlanReport
+from talktime_ledger.wire.spending import PlanRow as PlanRow
 from talktime_ledger.wire.spending import SessionReport as SessionReport
 from talktime_ledger.wire.spending import SessionRow as SessionRow
 from talktime_ledger.wire.spending import SpendReport as SpendReport

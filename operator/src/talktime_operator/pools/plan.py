@@ -29,6 +29,7 @@ from talktime_operator.observed import Child, Pod, Resource
 from talktime_operator.pools import drain, healing, switching
 from talktime_operator.pools.failover import Active
 from talktime_operator.pools.health import Evidence
+from talktime_operator.pools.node_cost import node_cost
 from talktime_operator.pools.nodes import (
     Around,
     NodeHealth,
@@ -39,7 +40,6 @@ from talktime_operator.pools.nodes import (
     only_open,
     port_clash,
 )
-from talktime_operator.pools.node_cost import node_cost
 from talktime_operator.pools.saving import Spent, saving
 from talktime_operator.scaling import NodePolicy, desired_nodes
 

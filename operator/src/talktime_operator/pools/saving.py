@@ -20,6 +20,7 @@ from decimal import Decimal
 from talktime_ledger.cards import rate_card
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.money import ZERO, per_million, shown
+from talktime_ledger.core.plan import month_start, next_month
 from talktime_ledger.core.rates import PriceUnknown, RateBook, RateEntry, RateSnapshot
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import TransportRow
@@ -68,7 +69,10 @@ class Spent:
 
 
 def spent(
-    told: tuple[datetime, Mapping[str, Used]] | None, pool: str, cards: Iterable[tuple[str, RateCardSpec]], now: datetime
+    told: tuple[datetime, Mapping[str, Used]] | None,
+    pool: str,
+    cards: Iterable[tuple[str, RateCardSpec]],
+    now: datetime,
 ) -> Spent | None:
     """`told`: the month's first moment and use by pool. None when the ledger has told nothing of this month yet."""
     if told is None or told[0] != month_start(now):
@@ -77,15 +81,10 @@ def spent(
     return Spent(told[1].get(pool, Used()), prices_of(VENDOR, known, now), prices_of(OWN, known, now))
 
 
-def month_start(now: datetime) -> datetime:
-    """Midnight UTC of the month's first day."""
-    return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-
-
 def share_over(since: datetime | None, now: datetime) -> Decimal:
     """The part of the month from its beginning, or from `since` if that is later, until now: 0 to 1."""
     start = month_start(now)
-    length = month_start(start + 32 * DAY) - start
+    length = next_month(start) - start
     begun = start if since is None else max(start, since.astimezone(UTC))
     return max(ZERO, Decimal(int((now - begun).total_seconds())) / Decimal(int(length.total_seconds())))
 
@@ -127,7 +126,7 @@ def saving(
     share = share_over(since, now)
     included = ZERO
     if (free := entry.allowances.get(Meter.PARTICIPANT_SECONDS)) is not None:
-        month_days = (month_start(month_start(now) + 32 * DAY) - month_start(now)) / DAY
+        month_days = (next_month(month_start(now)) - month_start(now)) / DAY
         included = share * free.quantity * (int(month_days) if free.per == "Day" else 1)
     billed = max(0, minutes * 60 - int(included))
     cloud = share * entry.monthly_fee + per_million(billed, rates.price(Meter.PARTICIPANT_SECONDS))

@@ -276,6 +276,14 @@ def query_prometheus(url: str, query: str) -> Decimal:
     return sum((Decimal(sample["value"][1]) for sample in samples), Decimal(0))
 
 
+# What transport posted at a bound is no token's cost, so the bounds come from the entries.
+COSTS = """
+SELECT c.session_id, SUM(c.ai_cost_usd) AS ai_cost_usd,
+       (SELECT COALESCE(SUM(e.unmetered_usd), 0) FROM entries e WHERE e.session_id = c.session_id AND e.leg = 'ai')
+         AS unmetered_usd
+FROM session_costs c GROUP BY c.session_id
+"""
+
 RETIRED = """
 SELECT s.id FROM sessions s JOIN accounts a ON a.id = s.account_id
 WHERE a.generation < (SELECT MAX(b.generation) FROM accounts b WHERE b.project_id = a.project_id AND b.kind = 'project')
@@ -283,12 +291,12 @@ WHERE a.generation < (SELECT MAX(b.generation) FROM accounts b WHERE b.project_i
 
 
 async def from_database(dsn: str) -> tuple[list[Row], list[Row], frozenset[str]]:
-    """session_costs, usage_events, and the sessions on accounts of an earlier generation."""
+    """Costs by session, usage_events, and the sessions on accounts of an earlier generation."""
     import asyncpg  # type: ignore[import-untyped]
 
     connection = await asyncpg.connect(dsn)
     try:
-        costs = await connection.fetch("SELECT session_id, ai_cost_usd, unmetered_usd FROM session_costs")
+        costs = await connection.fetch(COSTS)
         usages = await connection.fetch("SELECT session_id, key, unmetered FROM usage_events")
         retired = await connection.fetch(RETIRED)
     finally:

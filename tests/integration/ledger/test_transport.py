@@ -241,6 +241,8 @@ async def test_video_is_metered_and_traffic_an_estimate_that_is_marked_as_one(st
     cost, unmetered = await interview.transport()
     assert abs(unmetered - traffic(sent)) <= Decimal("1e-9")
     assert abs(cost - (nano(120) + nano(10, Decimal("0.06")) + traffic(sent))) <= Decimal("2e-9")
+    (spent,) = [row for row in await stand.client(CONSOLE).spend(project="media") if row.sessions]
+    assert spent.unmetered_usd == spent.transport_unmetered_usd == unmetered, "no usage of the provider is missing"
     assert await interview.posted() == {
         "participant_seconds": 120,
         "video_track_seconds": 10,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from talktime_ledger.core import money
 from talktime_ledger.wire.base import Usd, Wire
 from talktime_ledger.wire.sessions import Session, SessionCosts
 
@@ -21,6 +22,9 @@ class SpendRow(Wire):
     transport_cost: Usd
     total_cost_usd: Usd
     unmetered_usd: Usd
+    transport_unmetered_usd: Usd = Field(
+        money.ZERO, description="The part of unmetered_usd that is transport: traffic, and time in which nobody looked."
+    )
     audio_in_tokens: int
     audio_out_tokens: int
     text_tokens: int

@@ -32,6 +32,14 @@ class Books:
     elsewhere: Decimal = Decimal(0)
 
 
+# What transport posted at a bound is no token's cost, so the bounds come from the entries.
+COSTS = """
+SELECT c.session_id, SUM(c.ai_cost_usd) AS ai_cost_usd,
+       (SELECT COALESCE(SUM(e.unmetered_usd), 0) FROM entries e WHERE e.session_id = c.session_id AND e.leg = 'ai')
+         AS unmetered_usd
+FROM session_costs c GROUP BY c.session_id
+"""
+
 RETIRED = """
 SELECT s.id FROM sessions s JOIN accounts a ON a.id = s.account_id
 WHERE a.generation < (SELECT MAX(b.generation) FROM accounts b WHERE b.project_id = a.project_id AND b.kind = 'project')
@@ -56,7 +64,7 @@ async def from_database(dsn: str, sessions: frozenset[str] | None) -> Books:
 
     connection = await asyncpg.connect(dsn)
     try:
-        costs = await connection.fetch("SELECT session_id, ai_cost_usd, unmetered_usd FROM session_costs")
+        costs = await connection.fetch(COSTS)
         usages = await connection.fetch("SELECT session_id, key, unmetered FROM usage_events")
         retired = await connection.fetch(RETIRED)
         projects, elsewhere = None, Decimal(0)

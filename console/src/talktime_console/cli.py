@@ -12,14 +12,14 @@ from typing import Annotated
 
 import typer
 from talktime_ledger.client import LedgerClient
-from talktime_ledger.wire import ProjectStatus, SpendRow
+from talktime_ledger.wire import PlanRow, ProjectStatus, SpendRow
 
 from . import files, prices_cli, reconcile_cli, remote
 from .forms import moment
 from .problems import CommandError, InputError
 from .settings import Settings
 from .sittings import sessions_table, with_costs
-from .spending import GROUPS, budget_table, spend_table
+from .spending import GROUPS, budget_table, plan_table, spend_table
 from .tables import Output, one_row
 from .terminal import OutputOption, PlacesOption, ProjectOption, show
 
@@ -56,7 +56,9 @@ def report(
     output: OutputOption = Output.TABLE,
     places: PlacesOption = 4,
 ) -> None:
-    """Spend, average per session, and how far each budget will go. CSV holds the spend."""
+    """Spend, average per session, how far each budget will go, and what is left of the transport plan in each month
+    since ``--since`` (else the present one). CSV holds the spend.
+    """
     groups = [name.strip() for name in by.split(",") if name.strip()]
     if unknown := [name for name in groups if name not in GROUPS]:
         raise InputError(f"{', '.join(unknown)} is no group", field="--by", fix=f"use {', '.join(GROUPS)}")
@@ -64,13 +66,15 @@ def report(
 
     async def question(
         client: LedgerClient,
-    ) -> tuple[tuple[SpendRow, ...], tuple[SpendRow, ...], list[ProjectStatus]]:
+    ) -> tuple[tuple[SpendRow, ...], tuple[SpendRow, ...], list[ProjectStatus], tuple[PlanRow, ...]]:
         rows = await remote.spend(client, project, namespace, since, until, ",".join(groups))
         whole = rows if not groups else await remote.spend(client, project, namespace, since, until, "")
-        return rows, whole, await remote.statuses(client, project, namespace)
+        statuses = await remote.statuses(client, project, namespace)
+        return rows, whole, statuses, await client.plan_report(since=since, until=until)
 
-    rows, whole, statuses = remote.ask(Settings(), question)
-    show([spend_table(rows, groups, places), budget_table(statuses, whole, places)], output)
+    rows, whole, statuses, plan = remote.ask(Settings(), question)
+    tables = [spend_table(rows, groups, places), budget_table(statuses, whole, places), plan_table(plan, places)]
+    show(tables if plan else tables[:2], output)
 
 
 @app.command()

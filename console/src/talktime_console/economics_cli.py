@@ -8,20 +8,25 @@ from decimal import Decimal
 from typing import Annotated
 
 import typer
+from talktime_ledger.client import LedgerClient
 from talktime_ledger.core.money import shown
-from talktime_ledger.core.rates import PriceUnknown, RateBook, RateCard
+from talktime_ledger.core.rates import PriceUnknown, RateBook, RateCard, RateSnapshot
+from talktime_ledger.wire import TransportRow
 
 from . import files, remote
 from .compare_cli import CURRENT_TRANSPORT, PUBLISHED_TRANSPORT, TALKERS
 from .economics import Case, Managed, Nodes, Row, break_even, density, managed_of, recommendation, table_of
 from .measured import Month, month_of
 from .observed import DAYS
+from .own_nodes import own_nodes, own_nodes_table
 from .problems import CommandError, InputError
 from .published import published
 from .settings import Settings
 from .shape import Shape
 from .tables import Column, Output, Table, one_row
 from .terminal import OutputOption, ProjectOption, RateCardOption, examples, instant, show
+
+OWN_TRANSPORT = "livekit-self-hosted"
 
 EXAMPLES = examples(
     "talktime economics",
@@ -56,6 +61,7 @@ def economics(
     spare_nodes: Annotated[int, typer.Option(min=0, max=100, help="Nodes beyond the need, so that one may die.")] = 0,
     kbps: Annotated[float, typer.Option(min=1, max=100_000, help="kbit/s that each participant receives.")] = 50,
     managed: Annotated[str, typer.Option(help="Name of the managed transport's card.")] = CURRENT_TRANSPORT,
+    own: Annotated[str, typer.Option(help="Name of the card of own nodes.")] = OWN_TRANSPORT,
     rate_card: RateCardOption = None,
     at: Annotated[str | None, typer.Option("--at", help="Prices of this time (UTC); else now.")] = None,
     from_ledger: Annotated[
@@ -67,9 +73,10 @@ def economics(
 ) -> None:
     """Managed or self-hosted transport: cost a month, break-even under the published and the current price.
 
-    The current card counts with its plan's fee and what that includes. Where the article has a row, it stands beside
-    with the difference explained. CSV holds the rows. Exit code 1: a transport without a price, or no ledger where one
-    was asked for; 2: unusable input.
+    The current card counts with its plan's fee and what that includes. From the ledger it shows also, by pool, what
+    part of the nodes was used and what stood idle. Where the article has a row, it stands beside with the difference
+    explained. CSV holds the rows. Exit code 1: a transport without a price, or no ledger where one was asked for; 2:
+    unusable input.
     """
     now = datetime.now(UTC)
     when = now if at is None else instant(at, "--at")
@@ -77,8 +84,9 @@ def economics(
     asked = list(sessions or [])
     source = "stated inputs"
     per_node = density(sessions_per_node, from_ledger or project is not None)
+    used: tuple[TransportRow, ...] = ()
     if from_ledger or project is not None:
-        month = _measured(project, shape, now)
+        month, used = _measured(project, shape, now)
         asked, shape, peak_sessions = [month.sessions], month.shape, month.peak
         source = f"the ledger's last {DAYS} days: {month.told}"
     if peak_sessions is not None and len(asked) != 1:
@@ -94,7 +102,8 @@ def economics(
     claims = published()
     rows = table_of(then, present, claims, asked or [row.sessions for row in claims.economics.rows])
     advice = recommendation(present, asked[0] if len(asked) == 1 else None, managed)
-    tables = [_rows_table(rows, managed), _published_table(rows), _break_even_table(then, present, managed)]
+    idle = own_nodes_table(own_nodes(used, nodes, _own(cards, own, when)))
+    tables = [_rows_table(rows, managed), idle, _published_table(rows), _break_even_table(then, present, managed)]
     tables = [table for table in tables if table.rows]
     inputs = one_row(
         "inputs",
@@ -115,16 +124,33 @@ def economics(
     show(tables, output, document, [advice])
 
 
-def _measured(project: str | None, shape: Shape, now: datetime) -> Month:
-    """The last days' sessions, participant-minutes and peak; CommandError when the ledger has none."""
+def _measured(project: str | None, shape: Shape, now: datetime) -> tuple[Month, tuple[TransportRow, ...]]:
+    """The last days' sessions, participant-minutes and peak, and the use of every pool; CommandError when the ledger
+    has none.
+    """
     since = (now - timedelta(days=DAYS)).isoformat().replace("+00:00", "Z")
-    row = remote.ask(Settings(), lambda client: remote.transport(client, project, since))
+
+    async def question(client: LedgerClient) -> tuple[TransportRow | None, tuple[TransportRow, ...]]:
+        return await remote.transport(client, project, since), await remote.pools(client, since)
+
+    row, pools = remote.ask(Settings(), question)
     month = None if row is None else month_of(row, shape)
     if month is None:
         raise CommandError(
             f"no session was taken up in the last {DAYS} days", field="ledger", fix="state --sessions instead"
         )
-    return month
+    return month, pools
+
+
+def _own(cards: dict[str, RateCard], name: str, at: datetime) -> RateSnapshot | None:
+    """What sessions on own nodes are charged; None when no card tells."""
+    card = cards.get(name)
+    if card is None:
+        return None
+    try:
+        return RateBook((card,)).snapshot(card.vendor, card.model, at)
+    except PriceUnknown:
+        return None
 
 
 def _managed(cards: dict[str, RateCard], name: str, at: datetime, kbit_per_second: Decimal) -> Managed:

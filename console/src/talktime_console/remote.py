@@ -85,6 +85,11 @@ async def sessions(
     )
 
 
+async def pools(client: LedgerClient, since: str) -> tuple[TransportRow, ...]:
+    """Participant-minutes and peak of each pool since, whoever used it: its nodes are there for all."""
+    return await client.transport_report(since=since, by="pool")
+
+
 async def transport(client: LedgerClient, project: str | None, since: str) -> TransportRow | None:
     """Participant-minutes and peak of all sessions since; None when there were none."""
     namespace, name = project_of(project)

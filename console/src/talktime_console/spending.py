@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from talktime_ledger.core.money import ZERO, ratio, shown
-from talktime_ledger.wire import ProjectStatus, SpendRow
+from talktime_ledger.wire import PlanRow, ProjectStatus, SpendRow
 
 from .tables import Column, Table
 
@@ -106,6 +106,42 @@ def budget_table(statuses: Sequence[ProjectStatus], per_project: Sequence[SpendR
             )
         )
     return Table("budgets", "Budgets", columns, tuple(rows))
+
+
+def plan_table(rows: Sequence[PlanRow], places: int) -> Table:
+    """LiveKit Cloud's plan by month: its fee, what of it is used and left, what goes beyond. No session is priced with
+    it, so it stands beside the spend.
+    """
+    columns = (
+        Column("month", "MONTH"),
+        Column("card", "CARD"),
+        Column("fee_usd", "FEE", right=True),
+        Column("included_minutes", "MINUTES", right=True),
+        Column("used_minutes", "USED", right=True),
+        Column("left_minutes", "LEFT", right=True),
+        Column("included_gb", "GB", right=True),
+        Column("used_gb", "USED, EST.", right=True),
+        Column("left_gb", "LEFT", right=True),
+        Column("beyond_usd", "BEYOND", right=True),
+    )
+    cells = tuple(
+        (
+            row.month,
+            row.card,
+            shown(row.fee_usd, places),
+            row.included_minutes,
+            row.used_minutes,
+            row.left_minutes,
+            *(_gigabytes(count) for count in (row.included_bytes, row.used_bytes, row.left_bytes)),
+            shown(row.beyond_usd, places),
+        )
+        for row in rows
+    )
+    return Table("plan", "Plan of LiveKit Cloud, all Projects", columns, cells)
+
+
+def _gigabytes(count: int | None) -> str | None:
+    return None if count is None else shown(Decimal(count) / 10**9, 2)
 
 
 def sessions_left(available: Decimal, mean: Decimal | None) -> int | None:

@@ -20,7 +20,7 @@ from talktime_ledger.wire import Claim, Close, Session
 
 from .credentials import is_session_id
 from .directory import Cache, View
-from .media import Media, Sfu
+from .media import Media, Sfu, place
 from .metrics import Metrics
 from .rooms import Present, SfuUnavailable, dispatch_metadata
 from .transport import Mode, Sightings
@@ -60,6 +60,7 @@ class Census:
         self._sightings = sightings
         self._clock = clock
         self._transport_at = float("-inf")
+        self._remembers = False
         self._alone = Alone()
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
@@ -73,6 +74,8 @@ class Census:
         except LedgerError as error:
             self._unknown("ledger", error)
             return
+        if not self._remembers:
+            await self._remember(view)
         by_pool, sfus = self._by_pool(view, sessions)
         with_transport = monotonic - self._transport_at >= self._transport_interval
         if with_transport:
@@ -82,6 +85,20 @@ class Census:
         for pool, sfu in sfus.items():
             there |= await self._pool(sfu, by_pool[pool], now, monotonic, with_transport)
         self._alone.note(there, monotonic)
+
+    async def _remember(self, view: View) -> None:
+        """Once: who was in rooms when this replica was not there, or when none was."""
+        try:
+            unended = await self._ledger.unended()
+        except LedgerError as error:
+            self._unknown("ledger", error)
+            return
+        for session in unended:
+            pool = place(view, session)
+            if pool is not None:
+                key, room = (pool.namespace, pool.name), session.session_id
+                self._sightings.remembered(room, key, session.media.mode, session.connections)
+        self._remembers = True
 
     def _by_pool(
         self, view: View, sessions: Iterable[Session]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import aiohttp
-from talktime_ledger.wire import DirectoryPool, DirectoryProject, Session
+from talktime_ledger.wire import DirectoryPool, DirectoryProject, Session, Unended
 
 from .admission import pool_of
 from .directory import FALLBACK, View
@@ -68,10 +68,16 @@ class Media:
 
     def of(self, view: View, session: Session) -> Sfu | None:
         """Where a session's room was made; None when that pool or its keys are not known now."""
-        project = view.projects.get((session.namespace, session.project))
-        pool = view.pool_named(session.media.pool)
-        if pool is None and project is not None and not session.media.pool:
-            pool = view.pools.get((project.pool.namespace, project.pool.name))
-        if pool is not None and session.media.mode == "cloud":
-            pool = view.fallback(pool)
+        pool = place(view, session)
         return None if pool is None else self.on(pool)
+
+
+def place(view: View, session: Session | Unended) -> DirectoryPool | None:
+    """The pool or fallback that a session's room was made on, whether or not its keys are here."""
+    project = view.projects.get((session.namespace, session.project))
+    pool = view.pool_named(session.media.pool)
+    if pool is None and project is not None and not session.media.pool:
+        pool = view.pools.get((project.pool.namespace, project.pool.name))
+    if pool is not None and session.media.mode == "cloud":
+        pool = view.fallback(pool)
+    return pool

@@ -12,7 +12,7 @@ import aiohttp
 from livekit.api import LiveKitAPI, ServerError, ServerErrorCode
 from livekit.protocol.agent import JobStatus
 from livekit.protocol.agent_dispatch import AgentDispatch, CreateAgentDispatchRequest, RoomAgentDispatch
-from livekit.protocol.models import ParticipantInfo
+from livekit.protocol.models import ParticipantInfo, TrackType
 from livekit.protocol.room import (
     CreateRoomRequest,
     DeleteRoomRequest,
@@ -36,12 +36,15 @@ class SfuUnavailable(Exception):  # noqa: N818 - a state of the world
 
 @dataclass(frozen=True)
 class Present:
-    """A connection in a room. ``joined_at`` is unix seconds by the SFU's clock; ``sid`` is unique per connection."""
+    """A connection in a room. ``joined_at`` is unix seconds by the SFU's clock; ``sid`` is unique per connection;
+    ``videos`` are the video tracks that it sends now.
+    """
 
     identity: str
     sid: str
     joined_at: float
     agent: bool
+    videos: int = 0
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,8 @@ class Rooms:
 
 def _present(info: ParticipantInfo) -> Present:
     joined = info.joined_at_ms / 1000 if info.joined_at_ms else float(info.joined_at)
-    return Present(info.identity, info.sid, joined, info.kind == ParticipantInfo.Kind.AGENT)
+    videos = sum(track.type == TrackType.VIDEO and not track.muted for track in info.tracks)
+    return Present(info.identity, info.sid, joined, info.kind == ParticipantInfo.Kind.AGENT, videos)
 
 
 def _dispatch(item: AgentDispatch) -> Dispatch:

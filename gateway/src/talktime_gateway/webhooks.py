@@ -122,7 +122,8 @@ class Webhooks:
             if session.media.pool not in ("", pool.removesuffix(FALLBACK)):
                 raise Problem(403, "ForeignRoom", "that room is not on this pool")
             if word.outcome is Outcome.LEFT:
-                left = Transport(left_seconds={word.key: word.lasted}, mode=sfu.mode)
+                video = self._sightings.video_of(word.room, word.key, word.at)
+                left = Transport(left_seconds={word.key: word.lasted}, video_seconds=video, mode=sfu.mode)
                 await self._ledger.post_transport(word.room, left)
         except NotFound:
             return Outcome.NOT_OURS, ""

@@ -158,8 +158,12 @@ class LedgerClient:
         """Open sessions that lost their agent and wait for a claim."""
         return (await self._send("GET", "/sessions/lost", wire.SessionList)).sessions
 
+    async def unended(self) -> tuple[wire.Unended, ...]:
+        """Connections whose end nobody has told, of sessions opened within the last two days."""
+        return (await self._send("GET", "/sessions/unended", wire.UnendedList)).sessions
+
     async def post_transport(self, session_id: str | UUID, request: wire.Transport) -> None:
-        """Cumulative participant seconds."""
+        """What is known of a room's connections, cumulative."""
         await self._do("POST", f"/sessions/{session_id}/transport", request)
 
     async def issue_ticket(self, request: wire.TicketIssue) -> None:
@@ -247,9 +251,14 @@ class LedgerClient:
         until: str | None = None,
         by: str = "project",
     ) -> tuple[wire.TransportRow, ...]:
-        """Participant-minutes and peaks of sessions opened since..until, by any of project, pool; "" = in all."""
+        """Participant-minutes and peaks of sessions opened since..until, by any of project, pool, month; "" = all."""
         params = {"namespace": namespace, "project": project, "from": since, "to": until, "by": by}
         return (await self._send("GET", "/reports/transport", wire.TransportReport, params=params)).rows
+
+    async def plan_report(self, *, since: str | None = None, until: str | None = None) -> tuple[wire.PlanRow, ...]:
+        """LiveKit Cloud's plan, month by month; the present one when `since` is not given."""
+        params = {"from": since, "to": until}
+        return (await self._send("GET", "/reports/plan", wire.PlanReport, params=params)).rows
 
     async def session_report(
         self,

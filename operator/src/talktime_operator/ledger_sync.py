@@ -12,12 +12,13 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 from talktime_ledger.client import LedgerClient, LedgerError, NotFound, Unauthorized, Unavailable
+from talktime_ledger.core.plan import month_start
 from talktime_ledger.resources.rate_card import RateCardSpec
 from talktime_ledger.wire import PoolPush, ProjectPush, ProjectStatus, SpendRow
 
 from talktime_operator.conditions import Silence
 from talktime_operator.names import Key
-from talktime_operator.pools.saving import minutes_by_pool, month_start
+from talktime_operator.pools.saving import Used, used_by_pool
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -49,8 +50,8 @@ class LedgerSync:
         self.silence: Silence | None = None
         self.statuses: dict[Key, ProjectStatus] = {}
         self.spend: tuple[SpendRow, ...] | None = None
-        self.minutes: tuple[datetime, Mapping[str, int]] | None = None
-        """The month's first moment, and participant-minutes on own nodes by pool name since then."""
+        self.minutes: tuple[datetime, Mapping[str, Used]] | None = None
+        """The month's first moment, and how own nodes were used since then, by pool name."""
 
     @property
     def reachable(self) -> bool | None:
@@ -160,14 +161,14 @@ class LedgerSync:
             logger.warning("no spend report: %s", error)
 
     async def refresh_minutes(self) -> None:
-        """Participant-minutes of this month by pool, for what they have saved."""
+        """Participant-minutes of this month by pool, for what they have saved and cost."""
         since = month_start(self._wall())
         try:
             rows = await self._answered(self._client.transport_report(since=since.isoformat(), by="pool"))
         except LedgerError as error:
             logger.warning("no transport report: %s", error)
         else:
-            self.minutes = since, minutes_by_pool(rows)
+            self.minutes = since, used_by_pool(rows)
 
     async def follow(self) -> None:
         """Endless: the ledger's changes stream. A (re)connect pushes everything anew: it may be a restored ledger."""

@@ -103,14 +103,13 @@ class TalktimeCollector(Collector):
         ai = GaugeMetricFamily("talktime_spend_ai_usd", "AI cost posted, all periods.", labels=by)
         transport = GaugeMetricFamily("talktime_spend_transport_usd", "Transport cost posted, all periods.", labels=by)
         unmetered = GaugeMetricFamily(
-            "talktime_spend_unmetered_usd", "Part of it posted at its bound, all periods.", labels=by
+            "talktime_spend_unmetered_usd", "AI cost posted at a bound: usage that never came, all periods.", labels=by
         )
-        unmetered = GaugeMetricFamily("talktime_spend_unmetered_usd", "Posted at a bound, not metered.", labels=by)
         for row in self._ledger.spend:
             labels = [row.namespace, row.project, row.provider or "", row.model or ""]
             ai.add_metric(labels, float(row.ai_cost_usd))
             transport.add_metric(labels, float(row.transport_cost))
-            unmetered.add_metric(labels, float(row.unmetered_usd))
+            unmetered.add_metric(labels, float(row.unmetered_usd - row.transport_unmetered_usd))
         yield from (ai, transport, unmetered)
 
     def _resources(self) -> Iterator[Metric]:

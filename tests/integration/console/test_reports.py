@@ -162,6 +162,15 @@ def test_economics_from_real_participant_minutes_and_the_real_peak(
     told = json.loads(done.stdout)
     assert (told["inputs"]["peak"], told["inputs"]["minutes"]) == (17, "30")
     assert "20 sessions, 1,237 participant-minutes, 17 at once" in told["inputs"]["source"]
+    (own,) = told["own_nodes"]
+    # Peak 17 of 15 a node: two nodes of 200; 73,000 s at 0.0024 an hour were charged.
+    assert (own["participant_minutes"], own["nodes"], own["nodes_usd"], own["used_usd"], own["idle_usd"]) == (
+        1216,
+        2,
+        "400.00",
+        "0.05",
+        "399.95",
+    )
     (month,) = told["months"]
     # 1,237 x 0.005, and not 20 sessions x 2 x 30 minutes x 0.005 = 6.00.
     assert (month["sessions"], month["participant_minutes"], month["nodes"]) == (20, 1237, 2)

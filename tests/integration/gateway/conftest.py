@@ -166,6 +166,8 @@ class FakeLedger:
     tickets: dict[str, dict[str, Any]] = field(default_factory=dict)
     transport: dict[str, dict[str, int]] = field(default_factory=dict)
     gone: dict[str, dict[str, int]] = field(default_factory=dict)
+    video: dict[str, dict[str, int]] = field(default_factory=dict)
+    joined: dict[str, dict[str, int]] = field(default_factory=dict)
     left: dict[str, list[dict[str, int]]] = field(default_factory=dict)
     refuse: dict[str, Any] | None = None
     refuse_providers: set[str] = field(default_factory=set)
@@ -197,6 +199,8 @@ class FakeLedger:
             return self._open(body)
         if path == "/sessions/lost":
             return httpx.Response(200, json={"sessions": []})
+        if path == "/sessions/unended":
+            return httpx.Response(200, json={"sessions": self._unended()})
         if path == "/sessions":
             rows = [s for s in self.sessions.values() if s["state"] == request.url.params.get("state", s["state"])]
             return httpx.Response(200, json={"sessions": rows})
@@ -264,8 +268,30 @@ class FakeLedger:
         if parts[2:] == ["transport"]:
             self.transport.setdefault(parts[1], {}).update(body.get("participant_seconds", {}))
             self.gone.setdefault(parts[1], {}).update(body.get("gone_seconds", {}))
+            self.video.setdefault(parts[1], {}).update(body.get("video_seconds", {}))
+            self.joined.setdefault(parts[1], {}).update(body.get("joined_at_ms", {}))
             self.left.setdefault(parts[1], []).append(body.get("left_seconds", {}))
         return httpx.Response(200, json=session)
+
+    def _unended(self) -> list[dict[str, Any]]:
+        """Connections that were told of and whose end was not."""
+        found = []
+        for session_id, seen in self.transport.items():
+            ended = {*self.gone.get(session_id, {}), *(key for left in self.left.get(session_id, []) for key in left)}
+            connections = [
+                {
+                    "key": key,
+                    "joined_at_ms": self.joined[session_id][key],
+                    "seen_sec": seconds,
+                    "video_sec": self.video.get(session_id, {}).get(key, 0),
+                }
+                for key, seconds in seen.items()
+                if key not in ended
+            ]
+            session = self.sessions[session_id]
+            named = {name: session[name] for name in ("namespace", "project", "media")}
+            found.append({"session_id": session_id, **named, "connections": connections})
+        return found
 
     def _ticket_refusal(self, body: dict[str, Any]) -> httpx.Response | None:
         """Why the request's ticket does not open this session; None when it does, or when there is none."""

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import jwt
@@ -173,6 +174,36 @@ async def test_without_webhooks_the_lost_time_is_bounded_also_after_the_close(
         assert ledger.transport[session][key] <= at_most <= time.monotonic() - begun + 1
 
 
+@pytest.mark.parametrize("state", ["open", "closed"])
+async def test_who_left_while_no_gateway_was_there_is_bounded_by_the_one_that_comes(
+    gateway: Any, ledger: Any, as_: Any, eventually: Any, state: str
+) -> None:
+    """Neither a round nor a webhook saw the leave; the ledger tells the new replica whom nobody has seen leave."""
+    async with gateway(**ROUNDS) as http:
+        answer = await http.post(TOKEN, headers=as_.server, json={})
+        assert answer.status_code == 201, answer.text
+        await (room := rtc.Room()).connect(answer.json()["server_url"], answer.json()["participant_token"])
+        session = room.name
+
+        async def seen() -> bool:
+            return bool(ledger.transport.get(session))
+
+        await eventually(seen)
+    assert not ledger.gone.get(session)
+    began = time.monotonic()
+    await room.disconnect()
+    ledger.sessions[session] |= {"state": state, "attached_at": datetime.now(UTC).isoformat()}
+    async with gateway(**ROUNDS):
+
+        async def told() -> bool:
+            return bool(ledger.gone.get(session))
+
+        await eventually(told)
+    ((key, at_most),) = ledger.gone[session].items()
+    last_seen = ledger.transport[session][key]
+    assert last_seen <= at_most <= last_seen + time.monotonic() - began + 3
+
+
 async def test_with_webhooks_and_rounds_the_exact_leave_is_told(
     gateway: Any, ledger: Any, as_: Any, relay: Relay, telling: Any, eventually: Any
 ) -> None:
@@ -220,5 +251,13 @@ async def test_a_camera_is_refused_by_livekit_itself_unless_the_project_allows_i
                 return {track.source for person in listed.participants for track in person.tracks} == wanted
 
             await eventually(published)
+            if microphone_only:
+                return
+            async with gateway(**ROUNDS):
+
+                async def filmed() -> bool:
+                    return any(seconds >= 1 for seconds in ledger.video.get(room.name, {}).values())
+
+                await eventually(filmed)
         finally:
             await room.disconnect()

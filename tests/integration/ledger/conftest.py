@@ -179,6 +179,7 @@ def project_push(
     caps: dict[str, int] | None = None,
     webhook: str | None = None,
     model: str = MODEL,
+    media: dict[str, Any] | None = None,
 ) -> wire.ProjectPush:
     """A Project with one mini provider `main`."""
     spec = {
@@ -193,7 +194,7 @@ def project_push(
             }
         ],
         "agent": {"instructions": "Be kind."},
-        "media": {"poolRef": {"name": "eu"}},
+        "media": {"poolRef": {"name": "eu"}, **(media or {})},
     }
     if webhook:
         spec["postProcessing"] = {"webhook": webhook}

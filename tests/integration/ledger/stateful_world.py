@@ -109,7 +109,9 @@ async def prepared(url: str) -> Any:
 
 
 def _transport_card(vendor: str, usd_per_million_seconds: str) -> Any:
-    card = rate_card("participant", {"participant_seconds": usd_per_million_seconds})
+    # Traffic of the same order: 15,000 bytes are a second of audio.
+    prices = {"participant_seconds": usd_per_million_seconds, "egress_bytes": "0.001"}
+    card = rate_card("participant", prices)
     return card.model_copy(update={"provider": type(card.provider)(vendor)})
 
 

@@ -183,7 +183,7 @@ def minutes_card(vendor: str, per_hour: str) -> RateCardSpec:
             "entries": [
                 {
                     "effectiveFrom": "2025-01-01T00:00:00Z",
-                    "meters": {"participant_seconds": {"usdPerHour": per_hour}},
+                    "meters": {"participant_seconds": {"usdPerHour": per_hour}, "egress_bytes": {"free": True}},
                     "source": "test",
                     "checkedAt": "2026-11-01",
                 }

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from talktime_console.sittings import clock, sessions_table
-from talktime_console.spending import budget_table, sessions_left, spend_table
-from talktime_ledger.wire import ProjectStatus, SessionRow, SpendRow
+from talktime_console.spending import budget_table, plan_table, sessions_left, spend_table
+from talktime_ledger.wire import PlanRow, ProjectStatus, SessionRow, SpendRow
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -53,6 +53,27 @@ def test_budgets_say_how_far_they_go() -> None:
     (row,) = budget_table([status()], [spend()], 4).records()
     assert (row["used_percent"], row["forecast_percent"], row["sessions_left"]) == ("25.0", "120.0", 27)
     assert row["average_session_usd"] == "0.2550"
+
+
+def test_a_month_of_the_plan_stands_beside_the_spend() -> None:
+    row = PlanRow(
+        month="2026-11",
+        card="livekit-cloud",
+        fee_usd=Decimal(50),
+        included_minutes=150_000,
+        used_minutes=1_237,
+        left_minutes=148_763,
+        included_bytes=250 * 10**9,
+        used_bytes=1_110_000_000,
+        left_bytes=248_890_000_000,
+        beyond_usd=Decimal(0),
+    )
+    without = row.model_copy(update={"included_bytes": None, "left_bytes": None})
+    told, bare = plan_table([row, without], 2).records()
+    assert (told["month"], told["fee_usd"], told["beyond_usd"]) == ("2026-11", "50.00", "0.00")
+    assert (told["included_minutes"], told["used_minutes"], told["left_minutes"]) == (150_000, 1_237, 148_763)
+    assert (told["included_gb"], told["used_gb"], told["left_gb"]) == ("250.00", "1.11", "248.89")
+    assert (bare["included_gb"], bare["left_gb"]) == (None, None), "nothing of it is included"
 
 
 def test_a_spent_or_unused_budget() -> None:

@@ -1,7 +1,10 @@
 """What a replica remembers of connections: cumulative, the same from every replica, bounded where nobody looked."""
 
+from dataclasses import replace
+
 from talktime_gateway.rooms import Present
 from talktime_gateway.transport import PER_REPORT, Sightings
+from talktime_ledger.wire import OpenConnection
 
 POOL = ("talktime", "eu")
 PARTICIPANT = Present("participant-1", "PA_1", 100.0, agent=False)
@@ -21,6 +24,20 @@ def seen(sightings: Sightings) -> dict[str, int]:
 def gone(sightings: Sightings) -> dict[str, int]:
     report = sightings.report("room", only_news=True)
     return dict(report.gone_seconds) if report else {}
+
+
+def video(sightings: Sightings) -> dict[str, int]:
+    report = sightings.report("room")
+    return dict(report.video_seconds) if report else {}
+
+
+def filming(tracks: int) -> Present:
+    return replace(PARTICIPANT, videos=tracks)
+
+
+def known(seen: int = 50, video: int = 0) -> OpenConnection:
+    """The participant, as the ledger remembers."""
+    return OpenConnection(key="participant-1/PA_1", joined_at_ms=100_000, seen_sec=seen, video_sec=video)
 
 
 def test_every_connection_counts_from_its_own_join_agents_and_observers_too() -> None:
@@ -125,3 +142,87 @@ def test_a_storm_of_reconnects_is_told_in_parts() -> None:
         sightings.told("room", report)
     assert told == PER_REPORT + 5
     assert seen(sightings) == {"agent-x/PA_2": 24}
+
+
+def test_a_camera_counts_from_look_to_look_and_is_told_with_the_connection() -> None:
+    sightings = Sightings()
+    look(sightings, [filming(0)], 110.0)
+    look(sightings, [filming(1)], 115.0)  # on since some time after 110
+    look(sightings, [filming(1)], 120.0)
+    look(sightings, [filming(0)], 125.0)  # off some time after 120
+    look(sightings, [filming(0)], 600.0)
+    report = sightings.report("room")
+    assert report is not None
+    assert report.video_seconds == {"participant-1/PA_1": 15}
+    assert report.joined_at_ms == {"participant-1/PA_1": 100_000}
+
+
+def test_two_tracks_count_twice_and_without_video_nothing_is_told() -> None:
+    sightings = Sightings()
+    look(sightings, [filming(2), AGENT], 110.0)
+    assert video(sightings) == {"participant-1/PA_1": 20}
+
+
+def test_video_of_who_is_gone_counts_until_that_was_known_and_once() -> None:
+    sightings = Sightings()
+    look(sightings, [filming(1)], 110.0)
+    look(sightings, [], 115.0, took=0.5)
+    look(sightings, [], 120.0)
+    assert video(sightings) == {"participant-1/PA_1": 16}
+    look(sightings, [filming(1)], 125.0)  # it was there after all
+    assert video(sightings) == {"participant-1/PA_1": 25}
+
+
+def test_an_exact_leave_takes_its_video_along() -> None:
+    sightings = Sightings()
+    look(sightings, [filming(1), AGENT], 110.0)
+    assert sightings.video_of("room", "participant-1/PA_1", 112.0) == {"participant-1/PA_1": 12}
+    assert sightings.video_of("room", "agent-x/PA_2", 112.0) == {}
+    assert sightings.video_of("elsewhere", "participant-1/PA_1", 112.0) == {}
+
+
+def test_two_replicas_say_the_same_of_a_camera_that_was_always_on() -> None:
+    old, new = Sightings(), Sightings()
+    for at in (110.3, 125.7, 140.0):
+        look(old, [filming(1)], at)
+    look(new, [filming(1)], 140.0)
+    assert video(old) == video(new) == {"participant-1/PA_1": 40}
+
+
+def test_who_left_while_every_replica_was_away_is_bounded_by_the_next_look() -> None:
+    sightings = Sightings()
+    sightings.remembered("room", POOL, "selfhosted", [known(seen=50)])
+    assert sightings.on(POOL) == {"room": "selfhosted"}, "a closed session's room is looked into, too"
+    look(sightings, [AGENT], 300.0, took=0.2)
+    report = sightings.report("room", only_news=True)
+    assert report is not None
+    assert report.participant_seconds["participant-1/PA_1"] == 50
+    assert report.gone_seconds == {"participant-1/PA_1": 201}
+
+
+def test_who_is_still_there_was_never_gone() -> None:
+    sightings = Sightings()
+    sightings.remembered("room", POOL, "selfhosted", [known(seen=50)])
+    look(sightings, [PARTICIPANT], 300.0)
+    assert (seen(sightings), gone(sightings)) == ({"participant-1/PA_1": 200}, {})
+
+
+def test_what_a_replica_saw_itself_is_newer_than_what_the_ledger_remembers() -> None:
+    sightings = Sightings()
+    look(sightings, [filming(1)], 200.0)
+    sightings.remembered("room", POOL, "selfhosted", [known(seen=50, video=50)])
+    assert (seen(sightings), video(sightings)) == ({"participant-1/PA_1": 100}, {"participant-1/PA_1": 100})
+
+
+def test_remembered_video_goes_on_from_where_it_was() -> None:
+    sightings = Sightings()
+    sightings.remembered("room", POOL, "selfhosted", [known(seen=50, video=10)])
+    look(sightings, [filming(0)], 160.0)
+    look(sightings, [filming(0)], 300.0)
+    assert video(sightings) == {"participant-1/PA_1": 20}, "10, and at most one track until the first look"
+
+
+def test_nothing_remembered_is_no_room() -> None:
+    sightings = Sightings()
+    sightings.remembered("room", POOL, "selfhosted", [])
+    assert sightings.on(POOL) == {}

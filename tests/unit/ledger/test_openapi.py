@@ -35,6 +35,8 @@ def test_every_call_of_the_contract_is_there() -> None:
         "/v1/reports/spend",
         "/v1/reports/sessions",
         "/v1/reports/transport",
+        "/v1/reports/plan",
+        "/v1/sessions/unended",
         "/healthz",
         "/readyz",
         "/metrics",

@@ -21,7 +21,7 @@ from talktime_operator.pools.healing import Sickness
 from talktime_operator.pools.health import Answer, Cause, Evidence, Media
 from talktime_operator.pools.nodes import NodeHealth
 from talktime_operator.pools.plan import Plan, Seen, judge, plan, plan_wrong_namespace
-from talktime_operator.pools.saving import Spent
+from talktime_operator.pools.saving import Spent, Used
 from talktime_operator.pools.switching import Second
 
 TURN: dict[str, Any] = {"network": {"turn": {"domain": "turn.acme.test"}, "tlsSecretRef": {"name": "cert"}}}
@@ -124,14 +124,18 @@ def test_the_months_saving_stands_in_the_status_and_stays_while_nobody_tells(
     rates = RateSnapshot(
         "c", "livekit", "participant", datetime(2026, 1, 1, tzinfo=UTC), {SECONDS: Decimal("8.333333")}
     )
-    spent = Spent(400_000, (RateEntry(rates.effective_from, {}), rates))
+    spent = Spent(Used(400_000, 400_000 * 60), (RateEntry(rates.effective_from, {}), rates))
     looked = seen((node("sfu-eu-0-0"),), nodeMonthlyCost="70", replicas=1)
     told = plan(replace(looked, spent=spent)).status["saving"]
     assert (told["month"], told["participantMinutes"], told["cloudUsd"]) == (f"{looked.now:%Y-%m}", 400_000, "200.00")
     assert Decimal(told["savedUsd"]) == Decimal(told["cloudUsd"]) - Decimal(told["nodesUsd"])
-    before = {"saving": {"month": "2026-01"}}
-    assert plan(seen(nodeMonthlyCost="70", status=before)).status["saving"] == before["saving"]
-    assert "saving" not in plan(replace(seen(status=before), spent=spent)).status, "what a node costs is not known"
+    cost = plan(replace(looked, spent=spent)).status["nodeCost"]
+    assert (cost["participantMinutes"], cost["nodesUsd"]) == (400_000, told["nodesUsd"])
+    before = {"saving": {"month": "2026-01"}, "nodeCost": {"month": "2026-01"}}
+    kept = plan(seen(nodeMonthlyCost="70", status=before)).status
+    assert (kept["saving"], kept["nodeCost"]) == (before["saving"], before["nodeCost"])
+    without = plan(replace(seen(status=before), spent=spent)).status
+    assert not {"saving", "nodeCost"} & without.keys(), "what a node costs is not known"
 
 
 def test_a_node_that_came_yesterday_is_not_charged_for_the_whole_month(
@@ -139,7 +143,7 @@ def test_a_node_that_came_yesterday_is_not_charged_for_the_whole_month(
 ) -> None:
     """22 November, noon: 516 of 720 hours are over. One node all the time, two since a day."""
     rates = RateSnapshot("c", "livekit", "participant", datetime(2026, 1, 1, tzinfo=UTC), {SECONDS: Decimal(8)})
-    spent = Spent(0, (RateEntry(rates.effective_from, {}), rates))
+    spent = Spent(Used(), (RateEntry(rates.effective_from, {}), rates))
     yesterday = {"nodeHours": {"nodes": 1, "since": "2026-11-01T00:00:00Z", "hours": "0"}}
     two = (node("sfu-eu-0-0"), node("sfu-eu-1-0"))
     looked = replace(seen(two, nodeMonthlyCost="72", replicas=2, status=yesterday), spent=spent)
@@ -153,9 +157,9 @@ def test_a_node_that_came_yesterday_is_not_charged_for_the_whole_month(
 @pytest.mark.parametrize(
     ("cost", "spent", "reason"),
     [
-        (None, Spent(5, None), "NodeCostUnset"),
+        (None, Spent(Used(5, 300), None), "NodeCostUnset"),
         ("70", None, "LedgerSilent"),
-        ("70", Spent(5, None), "CloudPriceMissing"),
+        ("70", Spent(Used(5, 300), None), "CloudPriceMissing"),
     ],
 )
 def test_a_saving_that_is_not_there_says_why(

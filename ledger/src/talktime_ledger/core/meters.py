@@ -23,6 +23,7 @@ class Meter(StrEnum):
     ACTIVE_SECONDS = "active_seconds"
     STANDBY_SECONDS = "standby_seconds"
     PARTICIPANT_SECONDS = "participant_seconds"
+    VIDEO_TRACK_SECONDS = "video_track_seconds"
     EGRESS_BYTES = "egress_bytes"
 
 

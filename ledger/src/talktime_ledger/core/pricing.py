@@ -33,6 +33,16 @@ def price(meters: Mapping[Meter, int], rates: RateSnapshot) -> Decimal:
     return usd(sum((per_million(count, rate_of(meter, rates)) for meter, count in meters.items()), ZERO))
 
 
+def price_stated(meters: Mapping[Meter, int], rates: RateSnapshot) -> Decimal:
+    """As `price`, where a meter that the card states as absent costs nothing: the vendor does not bill it."""
+    return price({meter: count for meter, count in meters.items() if meter not in rates.absent}, rates)
+
+
+def price_known(meters: Mapping[Meter, int], rates: RateSnapshot) -> Decimal:
+    """Cost in USD of what has already happened, as far as the card prices it."""
+    return price({meter: count for meter, count in meters.items() if meter in rates.prices}, rates)
+
+
 def price_or_bound(meters: Mapping[Meter, int], rates: RateSnapshot) -> Priced:
     """Cost in USD of usage that has already happened: it must be posted, so a meter without a price takes the dearest
     of its direction.

@@ -87,7 +87,9 @@ class RateCard:
 
 @dataclass(frozen=True, slots=True)
 class RateSnapshot:
-    """What one model cost at one time, resolved: USD per million by meter. A meter not in `prices` is absent."""
+    """What one model cost at one time, resolved: USD per million by meter. A meter not in `prices` has no price;
+    `absent`: the card says so itself.
+    """
 
     card: str
     vendor: str
@@ -96,6 +98,7 @@ class RateSnapshot:
     prices: Mapping[Meter, Decimal]
     source: str = ""
     free: frozenset[Meter] = field(default_factory=frozenset)
+    absent: frozenset[Meter] = field(default_factory=frozenset)
 
     def price(self, meter: Meter) -> Decimal:
         """USD per million; PriceUnknown when the card has no such meter."""
@@ -128,7 +131,8 @@ def resolve(card: RateCard, entry: RateEntry) -> RateSnapshot:
             raise PriceUnknown(f"rate card {card.name}: {meter} is sameAs an absent meter")
         prices[meter] = ZERO if isinstance(term, Free) else term.usd_per_million
     free = frozenset(meter for meter, term in entry.terms.items() if isinstance(term, Free))
-    return RateSnapshot(card.name, card.vendor, card.model, entry.effective_from, prices, entry.source, free)
+    absent = frozenset(meter for meter, term in entry.terms.items() if isinstance(term, Absent))
+    return RateSnapshot(card.name, card.vendor, card.model, entry.effective_from, prices, entry.source, free, absent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,20 @@
-"""The transport leg: participant minutes, priced by the media's card; in the budget only when the Project says so."""
+"""The transport leg: participant minutes, video tracks, traffic (an estimate, so all of it unmetered), priced by the
+media's card; in the budget only when the Project says so.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
-from talktime_ledger.core.meters import Meter
+from talktime_ledger.core.meters import Meter, add
 from talktime_ledger.core.money import ZERO
-from talktime_ledger.core.pricing import price
+from talktime_ledger.core.pricing import price_known, price_stated
 from talktime_ledger.core.rates import PriceUnknown, RateBook, RateSnapshot
-from talktime_ledger.core.transport import Connection as Connected
-from talktime_ledger.core.transport import merged, metered
+from talktime_ledger.core.transport import Company, ahead, egress_bytes, lost, merged, metered
+from talktime_ledger.desk.connections import Kept, told
 from talktime_ledger.desk.errors import GrantRaceError
 from talktime_ledger.desk.lingering import all_gone, release
 from talktime_ledger.desk.posting import post_transport
@@ -30,8 +31,10 @@ MODEL = "participant"
 VENDOR = {"selfhosted": "selfhosted", "cloud": "livekit"}
 # Seconds reserved ahead per participant: one renewal of 20 s and a minute.
 AHEAD_SEC = 80
-# In a room beside its participants: the agent and the observers; LiveKit counts them all.
-OTHERS = 1 + 8
+# In a room beside its participants and the agent; LiveKit counts them all.
+OBSERVERS = 8
+# Who may publish more than a microphone: a camera and a screen.
+VIDEO_TRACKS = 2
 
 
 def transport_rates(book: RateBook, mode: str, at: datetime) -> RateSnapshot:
@@ -40,18 +43,23 @@ def transport_rates(book: RateBook, mode: str, at: datetime) -> RateSnapshot:
 
 
 def transport_reserve(project: Project, book: RateBook, at: datetime) -> Decimal:
-    """USD held ahead at the dearer of both media, 0 when transport is outside the budget; PriceUnknown if neither has a
-    card.
+    """USD held ahead at the dearer of both media, 0 when transport is outside the budget.
+
+    A medium without a card is not in use; PriceUnknown if neither has one, or a card does not say what a meter costs.
     """
     if not project.spec.budget.include_transport:
         return ZERO
+    media = project.spec.media
     found, failure = [], PriceUnknown("")
     for mode in VENDOR:
         try:
-            seconds = (project.spec.media.max_participants + OTHERS) * AHEAD_SEC
-            found.append(price({Meter.PARTICIPANT_SECONDS: seconds}, transport_rates(book, mode, at)))
+            rates = transport_rates(book, mode, at)
         except PriceUnknown as error:
             failure = error
+            continue
+        videos = 0 if media.microphone_only else VIDEO_TRACKS
+        meters = ahead(media.max_participants, OBSERVERS, AHEAD_SEC, videos, cloud=mode == "cloud")
+        found.append(price_stated({meter: count for meter, count in meters.items() if count}, rates))
     if not found:
         raise failure
     return max(found)
@@ -65,46 +73,6 @@ def transport_target(project: Project, book: RateBook, at: datetime) -> Decimal 
         return transport_reserve(project, book, at)
     except PriceUnknown:
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A connection as the session's row keeps it, with what its lost time was posted at: `usd` on `account_id` (None:
-    outside the budget).
-    """
-
-    connection: Connected
-    usd: Decimal = ZERO
-    account_id: int | None = None
-
-    @classmethod
-    def of(cls, raw: Any) -> Kept:
-        """From the column `transport_seconds`: a number alone is the seconds it was seen."""
-        if isinstance(raw, int):
-            return cls(Connected(raw))
-        connection = Connected(raw["seen"], raw.get("gone"), raw.get("left"), raw.get("cloud", False))
-        return cls(connection, Decimal(raw.get("lost_usd", 0)), raw.get("lost_account"))
-
-    def raw(self) -> Any:
-        """For the column."""
-        connection = self.connection
-        named: dict[str, Any] = {"seen": connection.seen}
-        if connection.gone is not None:
-            named["gone"] = connection.gone
-        if connection.left is not None:
-            named["left"] = connection.left
-        if connection.cloud:
-            named["cloud"] = True
-        if self.usd:
-            named |= {"lost_usd": str(self.usd), "lost_account": self.account_id}
-        return named if len(named) > 1 else connection.seen
-
-
-def told(request: Transport) -> dict[str, Connected]:
-    """The connections of a report."""
-    seen, gone, left = request.participant_seconds, request.gone_seconds, request.left_seconds
-    cloud = request.mode == "cloud"
-    return {key: Connected(seen.get(key, 0), gone.get(key), left.get(key), cloud) for key in {*seen, *gone, *left}}
 
 
 async def report_transport(
@@ -126,16 +94,25 @@ async def report_transport(
         return session
     after = session
     for key, kept in new.items():
-        if kept.usd and kept.connection.lost != known[key].connection.lost:
-            after = await _take_back(connection, after, kept, known[key].connection.lost, now)
-            new[key] = replace(kept, usd=ZERO, account_id=None)
+        if kept.meters and _unseen(kept) != _unseen(known[key]):
+            after = await _take_back(connection, after, kept, now)
+            new[key] = replace(kept, usd=ZERO, account_id=None, meters={})
     for mode in VENDOR:
         after = await _book(connection, project, after, mode, known, new, book, now)
+    company = Company.of(new)
+    for key, kept in new.items():
+        sent = egress_bytes(key, kept.connection, kept.connection.longest, company)
+        new[key] = replace(kept, bytes=sent)
     after = replace(after, transport_seconds={key: kept.raw() for key, kept in new.items()})
     if after.state == "closed" and all_gone(after.transport_seconds):
         after = await release(connection, after)
     await sessions.save(connection, session, after)
     return after
+
+
+def _unseen(kept: Kept) -> tuple[int, int]:
+    """What a bound is of: the time in which nobody looked, in seconds and as it is billed."""
+    return kept.connection.longest - kept.connection.lasted, kept.connection.lost
 
 
 async def _book(
@@ -148,20 +125,24 @@ async def _book(
     book: RateBook,
     now: datetime,
 ) -> SessionState:
-    """One medium's new seconds, and the new bounds of lost ones (noted in `new`).
+    """One medium's new meters, and the new bounds of lost time (noted in `new`).
 
-    An amount is the price of all seconds minus the price of those before: so the session's transport is the card's
-    price of its seconds, not a sum of rounded steps.
+    An amount is the price of all that is metered minus the price of what was before: so the session's transport is the
+    card's price of its meters, not a sum of rounded steps.
     """
     cloud = mode == "cloud"
-    before = metered((kept.connection for kept in known.values()), cloud=cloud)
-    total = metered((kept.connection for kept in new.values()), cloud=cloud)
-    lost = [
-        key
+    before = metered({key: kept.connection for key, kept in known.items()}, cloud=cloud)
+    total = metered({key: kept.connection for key, kept in new.items()}, cloud=cloud)
+    company = Company.of(new)
+    bounds = {
+        key: meters
         for key, kept in new.items()
-        if kept.connection.cloud == cloud and kept.connection.lost and not kept.usd and _is_news(key, known, kept)
-    ]
-    if total == before and not lost:
+        if kept.connection.cloud == cloud
+        and not kept.meters
+        and (key not in known or _unseen(known[key]) != _unseen(kept))
+        and (meters := lost(key, kept.connection, company))
+    }
+    if total == before and not bounds:
         return session
     try:
         rates = transport_rates(book, mode, now)
@@ -169,38 +150,43 @@ async def _book(
         return session
     counted = project.spec.budget.include_transport
     paid = ZERO
-    if total > before:
+    if total != before:
         amount = _between(before, total, rates)
-        await _write(connection, session, counted, total - before, amount, ZERO, rates, now)
+        traffic = _between(_traffic(before), _traffic(total), rates)
+        step = {meter: total[meter] - before[meter] for meter in total if total[meter] != before[meter]}
+        await _write(connection, session, counted, step, amount, traffic, rates, now)
         paid += amount
-    standing = total + sum(k.connection.lost for k in new.values() if k.usd and k.connection.cloud == cloud)
-    for key in lost:
-        seconds = new[key].connection.lost
-        amount = _between(standing, standing + seconds, rates)
-        standing += seconds
-        await _write(connection, session, counted, seconds, amount, amount, rates, now)
-        new[key] = replace(new[key], usd=amount, account_id=session.account_id if counted else None)
+    standing: Mapping[Meter, int] = total
+    for kept in new.values():
+        if kept.connection.cloud == cloud:
+            standing = add(standing, kept.meters)
+    for key, meters in bounds.items():
+        amount = _between(standing, add(standing, meters), rates)
+        standing = add(standing, meters)
+        await _write(connection, session, counted, meters, amount, amount, rates, now)
+        account_id = session.account_id if counted else None
+        new[key] = replace(new[key], usd=amount, account_id=account_id, meters=meters)
         paid += amount
     if not counted:
         return session
     return await _pay(connection, project, session, paid, book, now)
 
 
-def _is_news(key: str, known: Mapping[str, Kept], kept: Kept) -> bool:
-    """Whether this bound is another than the one that stands (or stands at no price)."""
-    return key not in known or known[key].connection.lost != kept.connection.lost
+def _between(before: Mapping[Meter, int], after: Mapping[Meter, int], rates: RateSnapshot) -> Decimal:
+    """USD of the meters from `before` to `after`; those without a price are kept and priced never."""
+    return price_known(after, rates) - price_known(before, rates)
 
 
-def _between(before: int, after: int, rates: RateSnapshot) -> Decimal:
-    """USD of the participant seconds from `before` to `after`."""
-    return price({Meter.PARTICIPANT_SECONDS: after}, rates) - price({Meter.PARTICIPANT_SECONDS: before}, rates)
+def _traffic(meters: Mapping[Meter, int]) -> Mapping[Meter, int]:
+    """The part that is an estimate."""
+    return {Meter.EGRESS_BYTES: meters.get(Meter.EGRESS_BYTES, 0)}
 
 
 async def _write(
     connection: Connection,
     session: SessionState,
     counted: bool,
-    seconds: int,
+    meters: Mapping[Meter, int],
     amount: Decimal,
     unmetered: Decimal,
     rates: RateSnapshot,
@@ -215,7 +201,7 @@ async def _write(
         usage_kind="transport",
         leg="transport",
         model=rates.model,
-        meters={Meter.PARTICIPANT_SECONDS: seconds},
+        meters=meters,
         amount_usd=amount,
         unmetered_usd=unmetered,
         occurred_at=now,
@@ -223,9 +209,7 @@ async def _write(
     await post_transport(connection, session, entry, rates)
 
 
-async def _take_back(
-    connection: Connection, session: SessionState, kept: Kept, seconds: int, now: datetime
-) -> SessionState:
+async def _take_back(connection: Connection, session: SessionState, kept: Kept, now: datetime) -> SessionState:
     """A bound no longer stands: exactly what was posted for it goes back to the budget that paid."""
     counted = kept.account_id is not None
     entry = Entry(
@@ -237,7 +221,7 @@ async def _take_back(
         usage_kind="transport",
         leg="transport",
         model=MODEL,
-        meters={Meter.PARTICIPANT_SECONDS: -seconds},
+        meters={meter: -count for meter, count in kept.meters.items()},
         amount_usd=-kept.usd,
         unmetered_usd=-kept.usd,
         occurred_at=now,

@@ -151,6 +151,21 @@ class PoolNodeHours(Spec):
     hours: str = Field("0", max_length=32)
 
 
+class PoolNodeCost(Spec):
+    """USD this month so far of the pool's own nodes, and the part that was used; without traffic."""
+
+    month: Annotated[str, StringConstraints(max_length=7)]
+    participant_minutes: int = Field(0, description="On the pool's own nodes, in whole.")
+    nodes_usd: str = Field("0", max_length=32, description="The nodes so far, at spec.nodeMonthlyCost.")
+    used_usd: str | None = Field(
+        None, max_length=32, description="The minutes at the card `selfhosted/participant`, as sessions are charged."
+    )
+    idle_usd: str | None = Field(
+        None, max_length=32, description="nodesUsd - usedUsd; negative where the card asks more than the nodes cost."
+    )
+    per_minute_usd: str | None = Field(None, max_length=32, description="nodesUsd / participantMinutes.")
+
+
 class SFUPoolStatusFields(Spec):
     """`SFUPool.status`."""
 
@@ -178,6 +193,7 @@ class SFUPoolStatusFields(Spec):
         " says what is missing.",
     )
     node_hours: PoolNodeHours | None = None
+    node_cost: PoolNodeCost | None = Field(None, description="Needs spec.nodeMonthlyCost.")
     conditions: Conditions = ()
 
 

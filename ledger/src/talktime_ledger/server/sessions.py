@@ -15,9 +15,10 @@ from talktime_ledger.desk.transport import report_transport
 from talktime_ledger.server.auth import Caller, Role
 from talktime_ledger.server.context import Ledger, Parts, Who, clock, require, require_project
 from talktime_ledger.server.hub import notify
-from talktime_ledger.server.views import costs_of, project_names, session_wire
+from talktime_ledger.server.views import costs_of, project_names, session_wire, unended_wire
 from talktime_ledger.store import projects, sessions
 from talktime_ledger.store.database import Connection
+from talktime_ledger.store.presence import unended
 from talktime_ledger.store.projects import Project
 from talktime_ledger.store.sessions import Locked, SessionState
 from talktime_ledger.wire import (
@@ -34,6 +35,7 @@ from talktime_ledger.wire import (
     SessionList,
     SessionOpen,
     Transport,
+    UnendedList,
     Use,
 )
 
@@ -65,6 +67,15 @@ async def _count_refusal(parts: Ledger, request: SessionOpen, reason: ProblemRea
         if project is not None:
             await projects.refused(connection, project.id, reason.value)
     parts.hub.changed(request.namespace, request.project)
+
+
+@router.get("/sessions/unended")
+async def unended_connections(parts: Parts, caller: Who) -> UnendedList:
+    """What a gateway that has just started has to know: whom nobody has seen leave, also of sessions that closed."""
+    require(caller, Role.GATEWAY)
+    async with parts.reading() as connection:
+        rows = await unended(connection)
+    return UnendedList(sessions=unended_wire(rows))
 
 
 @router.get("/sessions/{session_id}")

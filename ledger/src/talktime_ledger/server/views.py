@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
+from talktime_ledger.desk.connections import Kept
 from talktime_ledger.resources.project import Api
 from talktime_ledger.store import usages
 from talktime_ledger.store.database import Connection
 from talktime_ledger.store.sessions import SessionState
-from talktime_ledger.wire import MediaChoice, Session, SessionCosts, SessionEvent
+from talktime_ledger.wire import MediaChoice, OpenConnection, Session, SessionCosts, SessionEvent, Unended
 
 Names = Mapping[UUID, tuple[str, str]]
 """Project id -> (namespace, name)."""
@@ -69,3 +71,24 @@ def session_wire(
         events=tuple(SessionEvent.model_validate(event) for event in session.events),
         costs=costs,
     )
+
+
+def unended_wire(rows: Iterable[Mapping[str, Any]]) -> tuple[Unended, ...]:
+    """Connections by session; the rows of one come together."""
+    found = []
+    for _, together in groupby(rows, key=lambda row: row["id"]):
+        some = list(together)
+        known = {row["key"]: Kept.of(row["value"]).connection for row in some}
+        found.append(
+            Unended(
+                session_id=str(some[0]["id"]),
+                namespace=some[0]["namespace"],
+                project=some[0]["project"],
+                media=MediaChoice.model_validate(some[0]["media"]),
+                connections=tuple(
+                    OpenConnection(key=key, joined_at_ms=c.joined_ms or 0, seen_sec=c.lasted, video_sec=c.video)
+                    for key, c in known.items()
+                ),
+            )
+        )
+    return tuple(found)

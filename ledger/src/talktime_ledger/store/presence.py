@@ -1,4 +1,4 @@
-"""How long people were in rooms, and how many rooms there were at once: what transport is bought for. Read only."""
+"""How long people were in rooms, how many rooms there were at once, who may be in one still. Read only."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from talktime_ledger.store.database import Connection, Record
 
 # A year of a large installation, read connection by connection.
 TIMEOUT_SEC = 60.0
-KEYS = {"project": ("namespace", "project"), "pool": ("pool",)}
+KEYS = {"project": ("namespace", "project"), "pool": ("pool",), "month": ("month",)}
 """What the report can be divided by, with the columns that stand for it."""
 
-# A connection is kept as in `desk.transport.Kept.raw`; how long it lasted and what of that nobody saw is
+# A connection is kept as in `desk.connections.Kept.raw`; how long it lasted and what of that nobody saw is
 # `core.transport.Connection`: until `left` when that was told, else until it was surely `gone`, else as far as `seen`.
 _FOUND = """
-found AS (SELECT p.namespace, p.name AS project, COALESCE(s.media->>'pool', '') AS pool, s.attached_at,
+found AS (SELECT p.namespace, p.name AS project, COALESCE(s.media->>'pool', '') AS pool,
+                 to_char(s.opened_at AT TIME ZONE 'UTC', 'YYYY-MM') AS month, s.attached_at,
                  COALESCE(s.closed_at, NOW()) AS ended, s.transport_seconds
           FROM sessions s JOIN projects p ON p.id = s.project_id
           WHERE ($1::text IS NULL OR p.namespace = $1) AND ($2::text IS NULL OR p.name = $2)
             AND ($3::timestamptz IS NULL OR s.opened_at >= $3) AND ($4::timestamptz IS NULL OR s.opened_at < $4)),
-lasting AS (SELECT f.namespace, f.project, f.pool, COALESCE((c.value->>'cloud')::boolean, FALSE) AS cloud,
+lasting AS (SELECT f.namespace, f.project, f.pool, f.month, COALESCE((c.value->>'video')::bigint, 0) AS video,
+                   COALESCE((c.value->>'bytes')::bigint, 0) AS bytes,
+                   COALESCE((c.value->>'cloud')::boolean, FALSE) AS cloud,
                    CASE jsonb_typeof(c.value) WHEN 'number' THEN c.value::bigint
                         ELSE GREATEST((c.value->>'seen')::bigint,
                                       COALESCE((c.value->>'left')::bigint, (c.value->>'gone')::bigint, 0))
                    END AS seconds
             FROM found f CROSS JOIN LATERAL jsonb_each(f.transport_seconds) c),
-changes AS (SELECT namespace, project, pool, attached_at AS at, 1 AS change FROM found WHERE attached_at IS NOT NULL
-            UNION ALL SELECT namespace, project, pool, ended, -1 FROM found WHERE attached_at IS NOT NULL)
+changes AS (SELECT namespace, project, pool, month, attached_at AS at, 1 AS change
+            FROM found WHERE attached_at IS NOT NULL
+            UNION ALL SELECT namespace, project, pool, month, ended, -1 FROM found WHERE attached_at IS NOT NULL)
 """
 
 
@@ -58,7 +62,9 @@ async def presence(
                                COALESCE(SUM(seconds) FILTER (WHERE NOT cloud), 0)::bigint AS selfhosted_seconds,
                                SUM(GREATEST(1, (seconds + 59) / 60))::bigint AS begun_minutes,
                                COALESCE(SUM(GREATEST(1, (seconds + 59) / 60)) FILTER (WHERE NOT cloud), 0)::bigint
-                                 AS selfhosted_begun_minutes
+                                 AS selfhosted_begun_minutes,
+                               SUM(video)::bigint AS video_track_seconds, SUM(bytes)::bigint AS egress_bytes,
+                               COALESCE(SUM(bytes) FILTER (WHERE NOT cloud), 0)::bigint AS selfhosted_egress_bytes
                         FROM lasting GROUP BY {using}),
             together AS (SELECT {names}{one}SUM(change) OVER (PARTITION BY {keys} ORDER BY at, change
                                                               ROWS UNBOUNDED PRECEDING) AS at_once FROM changes),
@@ -67,12 +73,31 @@ async def presence(
                    COALESCE(c.connections, 0) AS connections, COALESCE(c.participant_seconds, 0) AS participant_seconds,
                    COALESCE(c.selfhosted_seconds, 0) AS selfhosted_seconds,
                    COALESCE(c.begun_minutes, 0) AS begun_minutes,
-                   COALESCE(c.selfhosted_begun_minutes, 0) AS selfhosted_begun_minutes
+                   COALESCE(c.selfhosted_begun_minutes, 0) AS selfhosted_begun_minutes,
+                   COALESCE(c.video_track_seconds, 0) AS video_track_seconds,
+                   COALESCE(c.egress_bytes, 0) AS egress_bytes,
+                   COALESCE(c.selfhosted_egress_bytes, 0) AS selfhosted_egress_bytes
             FROM talks t LEFT JOIN seconds c USING ({using}) LEFT JOIN peaks p USING ({using}) ORDER BY {using}""",
         namespace,
         project,
         since,
         until,
         timeout=TIMEOUT_SEC,
+    )
+    return found
+
+
+async def unended(connection: Connection) -> Sequence[Record]:
+    """Connections whose end nobody told, with their session: id, namespace, project, media, key, value.
+
+    Of sessions opened within two days: none lasts longer than one, and a gateway that is back later than a day after
+    its end has to leave it to the vendor's bill. Found by the index of each Project.
+    """
+    found: Sequence[Record] = await connection.fetch(
+        """SELECT s.id, p.namespace, p.name AS project, s.media, c.key, c.value
+           FROM projects p JOIN sessions s ON s.project_id = p.id AND s.opened_at > NOW() - INTERVAL '2 days'
+                CROSS JOIN LATERAL jsonb_each(s.transport_seconds) c
+           WHERE jsonb_typeof(c.value) = 'object' AND c.value ? 'joined_ms' AND NOT c.value ?| ARRAY['gone', 'left']
+           ORDER BY s.opened_at, s.id, c.key"""
     )
     return found

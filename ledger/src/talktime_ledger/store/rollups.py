@@ -15,6 +15,7 @@ SUMMED = (
     "transport_cost",
     "total_cost_usd",
     "unmetered_usd",
+    "transport_unmetered_usd",
     "audio_in_tokens",
     "audio_out_tokens",
     "text_tokens",
@@ -39,6 +40,7 @@ _MONEY = f"""SELECT e.project_id, (e.occurred_at AT TIME ZONE 'UTC')::date AS da
                     SUM(e.amount_usd) FILTER (WHERE e.leg = 'ai') AS ai_cost_usd,
                     SUM(e.amount_usd) FILTER (WHERE e.leg = 'transport') AS transport_cost,
                     SUM(e.amount_usd) AS total_cost_usd, SUM(e.unmetered_usd) AS unmetered_usd,
+                    SUM(e.unmetered_usd) FILTER (WHERE e.leg = 'transport') AS transport_unmetered_usd,
                     SUM({_meters("audio_in", "audio_cached_in")}) FILTER (WHERE {_TALKED}) AS audio_in_tokens,
                     SUM({_meters("audio_out")}) FILTER (WHERE {_TALKED}) AS audio_out_tokens,
                     SUM({_meters("text_in", "text_cached_in", "text_out")}) FILTER (WHERE {_TALKED}) AS text_tokens
@@ -48,6 +50,7 @@ _SESSIONS = """SELECT s.project_id, (s.opened_at AT TIME ZONE 'UTC')::date AS da
                       CASE s.api WHEN 'OpenAIRealtime' THEN 'openai_realtime' ELSE 'gemini_live' END AS provider,
                       s.model, COUNT(*) AS sessions, SUM(s.duration_sec) AS duration_sec, 0::numeric AS ai_cost_usd,
                       0::numeric AS transport_cost, 0::numeric AS total_cost_usd, 0::numeric AS unmetered_usd,
+                      0::numeric AS transport_unmetered_usd,
                       0::bigint AS audio_in_tokens, 0::bigint AS audio_out_tokens, 0::bigint AS text_tokens
                FROM sessions s WHERE {which} GROUP BY 1, 2, 3, 4"""
 

@@ -41,6 +41,7 @@ from talktime_ledger.wire.sessions import CapsConfig as CapsConfig
 from talktime_ledger.wire.sessions import Claim as Claim
 from talktime_ledger.wire.sessions import CostList as CostList
 from talktime_ledger.wire.sessions import MediaChoice as MediaChoice
+from talktime_ledger.wire.sessions import OpenConnection as OpenConnection
 from talktime_ledger.wire.sessions import RateSnapshotWire as RateSnapshotWire
 from talktime_ledger.wire.sessions import Session as Session
 from talktime_ledger.wire.sessions import SessionConfig as SessionConfig
@@ -50,6 +51,10 @@ from talktime_ledger.wire.sessions import SessionList as SessionList
 from talktime_ledger.wire.sessions import SessionOpen as SessionOpen
 from talktime_ledger.wire.sessions import TicketIssue as TicketIssue
 from talktime_ledger.wire.sessions import Transport as Transport
+from talktime_ledger.wire.sessions import Unended as Unended
+from talktime_ledger.wire.sessions import UnendedList as UnendedList
+from talktime_ledger.wire.spending import PlanReport as PlanReport
+from talktime_ledger.wire.spending import PlanRow as PlanRow
 from talktime_ledger.wire.spending import SessionReport as SessionReport
 from talktime_ledger.wire.spending import SessionRow as SessionRow
 from talktime_ledger.wire.spending import SpendReport as SpendReport

@@ -182,13 +182,41 @@ ConnectionSeconds = dict[Label, Annotated[int, Field(ge=0, le=10**8)]]
 
 class Transport(Wire):
     """Seconds since their join of a room's connections, by `<identity>/<participant sid>`: how long each was seen (the
-    longest counts), when at the latest it was over (the earliest counts), when exactly it left (final).
+    longest counts), when at the latest it was over (the earliest counts), when exactly it left (final). Of those also
+    the seconds of their video tracks, summed (the most counts), and when they joined, unix time by the SFU's clock.
     """
 
     participant_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
     gone_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
     left_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
+    video_seconds: ConnectionSeconds = Field(default_factory=dict, max_length=100)
+    joined_at_ms: dict[Label, Annotated[int, Field(ge=0, le=10**14)]] = Field(default_factory=dict, max_length=100)
     mode: Literal["selfhosted", "cloud"] = "selfhosted"
+
+
+class OpenConnection(Wire):
+    """A connection whose end nobody has told, as far as it is known."""
+
+    key: str
+    joined_at_ms: int
+    seen_sec: int
+    video_sec: int = 0
+
+
+class Unended(Wire):
+    """A session with such connections, open or closed."""
+
+    session_id: str
+    namespace: str
+    project: str
+    media: MediaChoice
+    connections: tuple[OpenConnection, ...]
+
+
+class UnendedList(Wire):
+    """Answer of /sessions/unended."""
+
+    sessions: tuple[Unended, ...]
 
 
 class TicketIssue(Wire):

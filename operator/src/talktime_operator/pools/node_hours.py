@@ -14,8 +14,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from talktime_ledger.core.money import ZERO
-
-from talktime_operator.pools.saving import month_start
+from talktime_ledger.core.plan import month_start
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 PLACES = Decimal("0.0001")

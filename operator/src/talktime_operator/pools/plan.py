@@ -29,6 +29,7 @@ from talktime_operator.observed import Child, Pod, Resource
 from talktime_operator.pools import drain, healing, node_hours, switching
 from talktime_operator.pools.failover import Active
 from talktime_operator.pools.health import Evidence
+from talktime_operator.pools.node_cost import node_cost
 from talktime_operator.pools.nodes import (
     Around,
     NodeHealth,
@@ -337,9 +338,7 @@ def _status(
         out["sessions"] = sessions
     counted = _node_hours(seen)
     out["nodeHours"] = counted.render()
-    saved = _saved(seen, counted.average(node_hours.begin(resource.created, seen.now), seen.now))
-    if saved:
-        out["saving"] = saved
+    out |= _economics(seen, counted.average(node_hours.begin(resource.created, seen.now), seen.now))
     last = _last_drain(steps, seen.now) or resource.status.get("lastDrain")
     if last:
         out["lastDrain"] = last
@@ -352,20 +351,18 @@ def _node_hours(seen: Seen) -> node_hours.NodeHours:
     return node_hours.count(before, with_machine, seen.resource.created, seen.now)
 
 
-def _saved(seen: Seen, nodes: Decimal) -> dict[str, Any]:
-    """While the ledger has not told, what stood there stays (law 6)."""
+def _economics(seen: Seen, nodes: Decimal) -> dict[str, Any]:
+    """This month's saving and node cost. While the ledger has not told, what stood there stays (law 6)."""
     if seen.spent is None:
-        return dict(seen.resource.status.get("saving") or {})
-    cost = seen.spec.node_monthly_cost
-    found = saving(
-        seen.spent.minutes,
-        seen.spent.prices,
-        nodes,
-        None if cost is None else Decimal(cost),
-        seen.resource.created,
-        seen.now,
-    )
-    return found.render() if found is not None else {}
+        before = seen.resource.status
+        return {name: dict(before[name]) for name in ("saving", "nodeCost") if before.get(name)}
+    monthly = None if seen.spec.node_monthly_cost is None else Decimal(seen.spec.node_monthly_cost)
+    minutes, made = seen.spent.used.begun_minutes, seen.resource.created
+    found = {
+        "saving": saving(minutes, seen.spent.prices, nodes, monthly, made, seen.now),
+        "nodeCost": node_cost(seen.spent, nodes, monthly, made, seen.now),
+    }
+    return {name: one.render() for name, one in found.items() if one is not None}
 
 
 def _countdown(state: drain.State | None) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
             case "push":
                 with builder.alone(shop):
                     push(shop, arguments.registry.rstrip("/"))
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, subprocess.CalledProcessError) as error:
         print(f"images: {error}", file=sys.stderr)
         return 1
     return 0
@@ -64,9 +64,18 @@ def push(shop: builder.Workshop, registry: str) -> None:
             subprocess.run(["docker", "push", target], check=True)
         else:
             builder.make(shop, image)
-            subprocess.run([*shop.buildah, "push", image.full_name, f"docker://{target}"], check=True)
+            trust = ["--tls-verify=false"] if on_loopback(registry) else []
+            subprocess.run(
+                [*shop.buildah, "push", "--quiet", *trust, image.full_name, f"docker://{target}"], check=True
+            )
         builder.say(f"pushed {target}")
     print(f"helm install: --set image.registry={registry} --set image.tag={tag}")
+
+
+def on_loopback(registry: str) -> bool:
+    """Such a registry may speak plain HTTP: docker thinks so by itself, buildah has to be told (pure)."""
+    host = registry.partition("/")[0].rpartition(":")[0] or registry.partition("/")[0]
+    return host == "localhost" or host.startswith("127.") or host == "[::1]"
 
 
 def docker_answers() -> bool:

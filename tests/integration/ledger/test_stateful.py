@@ -28,7 +28,7 @@ from .interleavings import Interleavings
 from .lawful_agent import ZERO, Agent
 from .stateful_world import GRACE_SEC, USD, VALID_SEC, Study, World, prepared
 
-CI_EXAMPLES = 350
+CI_EXAMPLES = 400
 EXAMPLES = int(os.environ.get("TALKTIME_STATEFUL_EXAMPLES", CI_EXAMPLES))
 SEED = int(os.environ["TALKTIME_STATEFUL_SEED"]) if "TALKTIME_STATEFUL_SEED" in os.environ else None
 STEPS = 50

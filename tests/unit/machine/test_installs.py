@@ -13,12 +13,15 @@ from hack.machine import installs
 
 ROOT = Path(__file__).resolve().parents[3]
 IN_THE_MIDDLE = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from hack.machine import installs
 installs.POLICY = Path(sys.argv[1])
+number = int(sys.argv[2])
+# Who started the tests in the background has it ignored, and that is inherited.
+signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 with installs.no_service_starts():
-    os.kill(os.getpid(), int(sys.argv[2]))
+    os.kill(os.getpid(), number)
     assert os.access(installs.POLICY, os.X_OK)
     print("the package manager has finished", flush=True)
 print("not reached")

@@ -15,8 +15,10 @@ from talktime_operator.names import Key
 from talktime_operator.observed import Pod
 
 RATE_LIMITED = "rate_limited"
-# A 429 is about a minute's load. Only an answered response says that it is over, and none may be asked for.
-RATE_LIMIT_LASTS = timedelta(minutes=5)
+# A 429 is about a minute's load. Only an answered response says that it is over, and none may be asked for. Nor may any
+# other refusal outlive its agents for longer: with `minReplicas: 0` nobody starts before a participant comes, and a
+# platform that waits for Ready would send none.
+FORGOTTEN_AFTER = timedelta(minutes=5)
 
 _NO_SECRET = re.compile(r'secret "(?P<name>[^"]+)" not found')
 _NO_KEY = re.compile(r"couldn't find key (?P<key>\S+) in Secret (?:[^/\s]+/)?(?P<name>\S+)")
@@ -65,21 +67,26 @@ def stands(report: ProviderStatus, live: Sequence[Pod], now: datetime) -> bool:
     """Whether a provider's refusal still says something of the keys that are there now.
 
     Keys are read when an agent starts: once every live pod has started after the refusal, nobody holds the key it was
-    about. With no pod running nothing is known to have changed.
+    about. Without any pod time alone forgets it, as it does a 429; pods that have not started yet change nothing.
     """
     if report.since is None:
         return True
-    if report.code == RATE_LIMITED and now - report.since >= RATE_LIMIT_LASTS:
+    if _forgotten_by_time(report, live) and now - report.since >= FORGOTTEN_AFTER:
         return False
     started = [pod.started for pod in live if pod.started is not None]
     return not started or min(started) <= report.since
 
 
-def look_again(ledger: ProjectStatus | None, now: datetime) -> float:
+def _forgotten_by_time(report: ProviderStatus, live: Sequence[Pod]) -> bool:
+    return report.code == RATE_LIMITED or not live
+
+
+def look_again(pods: Sequence[Pod], ledger: ProjectStatus | None, now: datetime) -> float:
     """Seconds until a refusal is forgotten by time alone, 0 = none is."""
     reports = ledger.providers if ledger is not None else ()
-    limited = [r.since for r in reports if not r.ok and r.code == RATE_LIMITED and r.since is not None]
-    left = [(since + RATE_LIMIT_LASTS - now).total_seconds() for since in limited]
+    live = [p for p in pods if p.live]
+    passing = [r.since for r in reports if not r.ok and r.since is not None and _forgotten_by_time(r, live)]
+    left = [(since + FORGOTTEN_AFTER - now).total_seconds() for since in passing]
     # A second later: the look must not come just before.
     return min((seconds + 1.0 for seconds in left if seconds > 0), default=0.0)
 

@@ -86,7 +86,10 @@ MINUTE = timedelta(minutes=1)
         ("invalid_api_key", 10, [20, None], "InvalidApiKey"),
         ("invalid_api_key", 10, [5, None], "KeysPresent"),
         ("invalid_api_key", 10, [None], "InvalidApiKey"),
-        ("invalid_api_key", 10, [], "InvalidApiKey"),
+        # With `minReplicas: 0` nobody starts until somebody comes, and nobody is sent to what is not Ready.
+        ("invalid_api_key", 4, [], "InvalidApiKey"),
+        ("invalid_api_key", 10, [], "NoAgentYet"),
+        ("tls_untrusted", 10, [], "NoAgentYet"),
         ("insufficient_quota", 600, [700], "QuotaExhausted"),
         ("insufficient_quota", 10, [5], "KeysPresent"),
         ("tls_untrusted", 10, [5], "KeysPresent"),
@@ -130,12 +133,20 @@ def test_a_pod_has_started_when_its_container_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "refused", "seconds"),
-    [("rate_limited", 4, 61.0), ("rate_limited", 5, 0.0), ("rate_limited", 600, 0.0), ("invalid_api_key", 4, 0.0)],
+    ("code", "agents", "refused", "seconds"),
+    [
+        ("rate_limited", 1, 4, 61.0),
+        ("rate_limited", 1, 5, 0.0),
+        ("rate_limited", 1, 600, 0.0),
+        ("invalid_api_key", 1, 4, 0.0),
+        ("invalid_api_key", 0, 4, 61.0),
+        ("invalid_api_key", 0, 5, 0.0),
+    ],
 )
 def test_what_time_alone_ends_is_looked_at_again_in_time(
-    ledger_status: Statuses, now: datetime, code: str, refused: int, seconds: float
+    ledger_status: Statuses, pod: Pods, now: datetime, code: str, agents: int, refused: int, seconds: float
 ) -> None:
     ledger = ledger_status(providers=[{"name": "openai", "ok": False, "code": code, "since": now - refused * MINUTE}])
-    assert look_again(ledger, now) == seconds
-    assert look_again(None, now) == 0.0
+    pods = [pod(str(i), started=now - 20 * MINUTE) for i in range(agents)]
+    assert look_again(pods, ledger, now) == seconds
+    assert look_again(pods, None, now) == 0.0

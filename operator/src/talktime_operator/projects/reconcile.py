@@ -99,7 +99,7 @@ class Projects:
         seen, push_retry = await self._push(seen, planned)
         cooling = self._cooling(resource.uid, AGENTS, planned.needs_fewer)
         cooling = _earliest(cooling, self._cooling(resource.uid, STANDBY, planned.standby_needs_fewer))
-        retry = _earliest(retry, push_retry, cooling, look_again(seen.ledger, seen.now))
+        retry = _earliest(retry, push_retry, cooling, look_again(seen.pods, seen.ledger, seen.now))
         return _earliest(retry, await self._write(resource, plan(seen)))
 
     async def _gather(self, resource: Resource[ProjectSpec], spec: ProjectSpec) -> tuple[Seen, float]:

@@ -260,7 +260,7 @@ def figures(
         "interviews": {**{vendor: tally.sessions for vendor, tally in tallies.items()}, "webrtc": 2 * real},
         "billed_things": every.responses,
         "tokens": every.tokens,
-        "ours_token_difference": sum(abs(count) for count in every.difference.values()),
+        "ours_token_difference": every.difference.total(),
         "ours_by_meter": {name: count for name, count in sorted(by_meter.items()) if count},
         "ours_after_reconcile_usd_difference": str(settled.difference),
         "ours_estimate_percent": settled.estimate_percent,

@@ -33,7 +33,8 @@ class Kept:
 
 @dataclass(slots=True)
 class Outcome:
-    """Of some sessions. `difference`: ledger minus truth by (model, meter), of what had to be there; USD else.
+    """Of some sessions. `difference`: tokens by (model, meter) that ledger or truth has alone, of what had to be there
+    (one too many here makes up for none that is missing there); USD else.
 
     `statuses`: how what was billed ended, by the provider."""
 
@@ -93,7 +94,7 @@ def compare(truth: Iterable[Mapping[str, Any]], kept: Iterable[Kept], rates: Rat
             _differ(outcome, key, row, model, meters)
             continue
         if record["delivered"] and not died:
-            outcome.difference.subtract({(model, meter): count for meter, count in meters.items() if count})
+            outcome.difference.update({(model, meter): count for meter, count in meters.items() if count})
             outcome.problems.append(f"{key}: delivered and not in the books")
             continue
         outcome.undelivered += 1
@@ -113,7 +114,7 @@ def compare(truth: Iterable[Mapping[str, Any]], kept: Iterable[Kept], rates: Rat
 def _differ(outcome: Outcome, key: str, row: Kept, model: str, meters: Mapping[str, int]) -> None:
     for name in {*row.meters, *meters}:
         if count := row.meters.get(name, 0) - meters.get(name, 0):
-            outcome.difference[model, name] += count
+            outcome.difference[model, name] += abs(count)
             outcome.problems.append(f"{key}: {name} differs by {count}")
     if meters and row.model != model:
         outcome.problems.append(f"{key}: booked as {row.model}, billed as {model}")

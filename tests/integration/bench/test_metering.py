@@ -145,6 +145,12 @@ def test_what_the_comparison_sees(truth: list[Any], kept: list[Kept], died: bool
         assert wrong in outcome.problems[0]
 
 
+def test_a_token_too_many_makes_up_for_none_that_is_missing() -> None:
+    outcome = compare([record("s/1", audio_out=9)], [row("s/1", audio_out=4)], RATES, died=False)
+    outcome.add(compare([record("s/2", audio_out=4)], [row("s/2", audio_out=9)], RATES, died=False))
+    assert outcome.difference.total() == 10
+
+
 def test_the_plans_are_seeded_and_contain_every_fault() -> None:
     todo = plans.plans(5, 60)
     assert todo == plans.plans(5, 60) != plans.plans(6, 60)

@@ -60,6 +60,8 @@ BARS = {
     "frozen.kills": ">= 5",
     "frozen.resume_p95_s": "<= 25",
     "udp.kills": ">= 5",
+    "udp.new_session_p95_s": "<= 5",
+    "udp.resume_p95_s": "<= 12",
     "udp.not_resumed": "== 0",
     "redis.kills": ">= 5",
     "redis.pool_switches": "== 0",

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from random import SystemRandom
 
 import aiohttp
@@ -22,21 +21,28 @@ from talktime_ledger.wire import TicketIssue
 from . import access, refusals
 from .admission import Caller, identify, unauthorized
 from .bodies import TicketRequest, TokenRequest, bounded, only_for, read
-from .census import Census, follow_directory, repeat
+from .census import Census, repeat
 from .credentials import Kind, Presented, digest, is_session_id, matches, new_ticket, parse
 from .directory import Cache, View
-from .interviews import Guest, Interviews, Issued, Limits
+from .following import Following
+from .interviews import Guest, Interviews
 from .keyring import KeyRing
 from .limits import KeyLimits
 from .media import Media
 from .metrics import CONTENT_TYPE, Metrics
+from .places import Issued, Limits, Places
 from .problems import Problem
+from .rejoining import Asker, Rejoining
 from .resume import Resume
+from .seats import Seats
 from .settings import Settings
 from .transport import Sightings
 from .webhooks import Webhooks
 
 PREVIOUS_TOKEN = "X-Talktime-Previous-Token"  # noqa: S105 - a header's name
+WAITING = "X-Talktime-Waiting"
+"""`true`: there is a connection, or one is being made, and nothing is heard on it."""
+
 LEDGER_PATIENCE_SEC = 4.0
 
 
@@ -49,7 +55,10 @@ class Door:
     cache: Cache
     metrics: Metrics
     limits: KeyLimits
+    following: Following
     interviews: Interviews
+    rejoining: Rejoining
+    seats: Seats
     webhooks: Webhooks
     tasks: list[asyncio.Task[None]]
 
@@ -85,7 +94,7 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> FastAP
         CORSMiddleware,
         allow_origins=list(settings.cors_origins),
         allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", PREVIOUS_TOKEN],
+        allow_headers=["Authorization", "Content-Type", PREVIOUS_TOKEN, WAITING],
         expose_headers=["Retry-After"],
     )
     app.post("/v1/projects/{namespace}/{name}/token", status_code=201)(token)
@@ -122,9 +131,9 @@ def _door(settings: Settings, ledger: LedgerClient, http: aiohttp.ClientSession,
     async def resume_lost() -> None:
         await resume.round(time.monotonic())
 
-    look = partial(follow_directory, ledger, cache)
+    following, places, random = Following(ledger, cache), Places(limits, metrics), SystemRandom()
     tasks = [
-        asyncio.create_task(repeat("directory", look, settings.directory_interval_sec)),
+        asyncio.create_task(repeat("directory", following.look, settings.directory_interval_sec)),
         asyncio.create_task(repeat("census", one_round, settings.census_interval_sec)),
         asyncio.create_task(repeat("resume", resume_lost, settings.resume_interval_sec)),
     ]
@@ -134,7 +143,10 @@ def _door(settings: Settings, ledger: LedgerClient, http: aiohttp.ClientSession,
         cache,
         metrics,
         KeyLimits(settings.key_rate_per_sec, settings.key_burst),
-        Interviews(ledger, media, metrics, limits, SystemRandom()),
+        following,
+        Interviews(ledger, media, places, metrics, random),
+        Rejoining(ledger, media, places, metrics),
+        Seats(ledger, media, limits, random),
         Webhooks(ledger, media, cache, sightings),
         tasks,
     )
@@ -157,7 +169,9 @@ async def token(request: Request, namespace: str, name: str) -> JSONResponse:
             raise problem.neutral() from problem
         raise
     request.state.session = issued.session
-    answer = {"server_url": issued.server_url, "participant_token": issued.participant_token}
+    answer: dict[str, object] = {"server_url": issued.server_url, "participant_token": issued.participant_token}
+    if issued.moved is not None:
+        answer["moved"] = issued.moved
     return JSONResponse(answer, 201, {"Cache-Control": "no-store"})
 
 
@@ -168,11 +182,13 @@ async def _issue(door: Door, presented: Presented | None, request: Request, name
     only_for(caller.kind is Kind.SERVER, "participant_key", body.participant_key, "with a server key only")
     if caller.kind is Kind.OBSERVER:
         only_for(False, "participant_name", body.participant_name, "from participants only")
-        return await door.interviews.observe(view, caller, body.room_name)
+        return await door.seats.observe(view, caller, body.room_name)
     participant_name = body.participant_name or ""
     if body.room_name is not None:
         previous = request.headers.get(PREVIOUS_TOKEN) or body.previous_token
-        return await door.interviews.rejoin(view, caller, body.room_name, previous, participant_name)
+        waiting = request.headers.get(WAITING) == "true"
+        asker = Asker(caller, body.room_name, previous, participant_name, waiting)
+        return await door.rejoining.rejoin(asker, door.following.view_now)
     only_for(False, "previous_token", body.previous_token, "together with room_name only")
     route = door.interviews.ready_for(view, caller)
     ticket = presented.sha256 if caller.kind is Kind.TICKET else None

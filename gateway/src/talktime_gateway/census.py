@@ -263,16 +263,6 @@ class Census:
         log.warning("census: %s: %s", of, error)
 
 
-async def follow_directory(ledger: LedgerClient, cache: Cache) -> None:
-    """One look at the ledger's directory; a failure leaves the last good one in use."""
-    answer = await ledger.directory(cache.etag)
-    if answer is None:
-        cache.confirm(time.monotonic())
-    else:
-        etag, directory = answer
-        cache.replace(directory, etag or None, time.monotonic())
-
-
 async def repeat(what: str, act: Callable[[], Awaitable[None]], interval_sec: float) -> None:
     """Act for ever, ``interval_sec`` apart; a failed round is logged and the next one comes."""
     failing = False

@@ -23,6 +23,12 @@ MISSING_SEC = 4.0
 AGAIN_SEC = 0.5
 """Between two looks within one request."""
 
+HELD_SEC = 3.0
+"""Who hears nothing in a room that is there is answered after so long at the most: the operator knows of UDP that is
+lost 2 to 3 s after it, and a connection that is not yet known to be lost is worth waiting on."""
+
+HELD_AGAIN_SEC = 0.25
+
 MEMORY_SEC = 60.0
 
 LAPSE_SEC = 4.0
@@ -65,13 +71,17 @@ def way(look: Look) -> Way:
     return Way.MOVE if look.node_gone or look.pool_down or look.for_sec >= UNREACHABLE_SEC else Way.WAIT
 
 
-def again_in(look: Look) -> float:
+def again_in(look: Look, held_sec: float | None = None) -> float:
     """Seconds until another look within the same request may decide otherwise; 0: answer what is known.
 
-    Only a silence that is still too young is waited for: a room that comes back needs longer than a request may take.
+    A silence that is still too young is waited for: a room that comes back needs longer than a request may take.
+    ``held_sec``: for how long somebody has been held who hears nothing; None: the connection is lost, so the room that
+    is there is all there is to say.
     """
     if look.exists is None and look.elsewhere and way(look) is Way.WAIT:
         return min(AGAIN_SEC, UNREACHABLE_SEC - look.for_sec)
+    if held_sec is not None and way(look) is Way.HERE:
+        return max(0.0, min(HELD_AGAIN_SEC, HELD_SEC - held_sec))
     return 0.0
 
 

@@ -50,7 +50,7 @@ logger = logging.getLogger("talktime_operator")
 SEED_SECRET = "talktime-operator-seed"  # noqa: S105 - a name
 SPEND_REFRESH = 15.0
 MINUTES_REFRESH = 300.0
-SFU_TICK = 0.2
+SFU_TICK = 0.1
 """Seconds between two looks at which pool's turn it is."""
 
 

@@ -225,7 +225,9 @@ async def check(
                 send(transports, request)
                 await asyncio.wait([done], timeout=AGAIN)
     except TimeoutError:
-        return None
+        # An answer that lay there while this process was held up counts.
+        if not done.done():
+            return None
     finally:
         for transport in transports:
             transport.close()

@@ -10,7 +10,11 @@ from talktime_operator.pools.health import Answer, Media, judge_media
 from talktime_operator.sfu_probe import LiveKitAt
 
 INTERVAL = 5.0
-"""Seconds between two joins of a node whose media path was good; one that was not is looked at in every round."""
+"""Seconds between two joins of a node whose media path was good, where nothing hurries; one that was not is looked at
+in every round."""
+
+WITHIN = 0.6
+"""Seconds of unanswered checks, one every 0.1 s, until a look says that no UDP comes through."""
 
 
 @dataclass
@@ -27,14 +31,14 @@ class MediaWatch:
         self._looks: dict[str, _Look] = {}
 
     async def look(
-        self, uid: str, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float, now: float, stale: float
+        self, uid: str, at: LiveKitAt, node_id: str, media: tuple[str, int], every: float, now: float, stale: float
     ) -> float | None:
         """Looks if it is time to; returns the seconds of the round trip. A join that did not come about says nothing
-        about UDP: what was seen before stays, until it is stale."""
+        about UDP: what was seen before stays, until it is stale. `every`: seconds between two looks at a good path."""
         known = self._looks.get(uid)
-        if known is not None and known.answer is Answer.GOOD and now - known.at < INTERVAL:
+        if known is not None and known.answer is Answer.GOOD and now - known.at < every:
             return None
-        reply = await self._probe.look(at, node_id, media, within)
+        reply = await self._probe.look(at, node_id, media, WITHIN)
         if reply.answer is not Answer.SILENT:
             self._looks[uid] = _Look(reply.answer, now)
         elif known is not None and now - known.at >= stale:

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from talktime_ledger.resources.pool import Ports
 
+from talktime_operator.media_watch import INTERVAL as MEDIA_INTERVAL
 from talktime_operator.media_watch import MediaWatch
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod
@@ -48,7 +49,7 @@ class Target:
 @dataclass(frozen=True)
 class PoolTarget:
     """One pool. `interval` in seconds; `keys`: API key and secret, None while not known; `proven`: it was good before
-    this operator came."""
+    this operator came; `media_interval`: seconds between two looks at a media path that is good."""
 
     key: Key
     nodes: tuple[Target, ...]
@@ -60,6 +61,7 @@ class PoolTarget:
     proven: bool = False
     media: bool = False
     media_proven: bool = False
+    media_interval: float = MEDIA_INTERVAL
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,13 @@ class _Pool:
     fallback_asked: float = float("-inf")
     fallback_message: str = ""
     media: Media = field(default_factory=Media)
+    blocked: int = 0
+    """Rounds in a row that saw no UDP."""
+
+    def due_after(self, target: PoolTarget) -> float:
+        """Seconds from the start of its last round to the next. One that has just lost UDP is asked again at once: such
+        a round is a join of its own with checks for 0.6 s, so three of them are no fluke, and everybody waits."""
+        return 0.0 if 0 < self.blocked < target.failure_threshold else target.interval
 
 
 class SfuHealth(Collector):
@@ -169,7 +178,8 @@ class SfuHealth(Collector):
         async with self._asking:
             now = self._clock()
             self._forget(pools)
-            due = [p for p in pools if p.key not in self._pools or now - self._pools[p.key].started >= p.interval]
+            known = self._pools
+            due = [p for p in pools if p.key not in known or now - known[p.key].started >= known[p.key].due_after(p)]
             changed = await asyncio.gather(*(self._ask_pool(p, now) for p in due))
         return {target.key for target, new in zip(due, changed, strict=True) if new}
 
@@ -202,7 +212,8 @@ class SfuHealth(Collector):
         within = min(max(target.interval, 0.5), 1.0)
         readings = await asyncio.gather(*(self._ask_node(t, target, within) for t in nodes))
         state.media = self._judge_media(target, nodes, state.media.proven)
-        if state.media.verdict == "bad":
+        state.blocked = state.blocked + 1 if state.media.verdict == "bad" else 0
+        if state.blocked:
             readings = [self._without_media(t, r) for t, r in zip(nodes, readings, strict=True)]
         lacking = any(r.answer in DEPENDENT for r in readings)
         redis = await self._ask_redis(target, within) if lacking else None
@@ -242,16 +253,17 @@ class SfuHealth(Collector):
         if keys is not None and answer is Answer.GOOD and node_id and pool.media and target.takes and target.pod.live:
             # Last, one after the other: the room it makes is gone before rooms are counted again.
             at, media = LiveKitAt(f"http://{host}:{ports.http}", *keys), (address, ports.udp)
-            await self._look_at_media(target, pool, at, media, node_id, within)
+            await self._look_at_media(target, pool, at, media, node_id)
         return Reading(answer if node_id else Answer.WRONG, node_id, rooms, signals)
 
     async def _look_at_media(
-        self, target: Target, pool: PoolTarget, at: LiveKitAt, media: tuple[str, int], node_id: str, within: float
+        self, target: Target, pool: PoolTarget, at: LiveKitAt, media: tuple[str, int], node_id: str
     ) -> None:
         if self._media is None:
             return
         stale = max(self._stale, 3 * pool.interval)
-        took = await self._media.look(target.pod.uid, at, node_id, media, within, self._clock(), stale)
+        every, now = pool.media_interval, self._clock()
+        took = await self._media.look(target.pod.uid, at, node_id, media, every, now, stale)
         if took is not None:
             self._took((*target.pool, target.pod.key.name, "media"), took)
 

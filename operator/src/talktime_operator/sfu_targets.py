@@ -9,6 +9,7 @@ from talktime_ledger.resources.schema import seconds
 
 from talktime_operator import names
 from talktime_operator.cluster import Cluster
+from talktime_operator.media_watch import INTERVAL
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod, Resource
 from talktime_operator.pools.nodes import ports_of
@@ -45,6 +46,8 @@ def _target(pools: Pools, pool: Resource[SFUPoolSpec], spec: SFUPoolSpec, pods: 
         fallback=LiveKitAt(second.url, second.api_key, second.api_secret) if second is not None else None,
         proven=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
         media=health.media_probe,
+        # Where there is somewhere to go, newcomers wait for this; a look costs a node 13 ms and ten lines of its log.
+        media_interval=1.0 if second is not None and spec.fallback.mode == "Auto" else INTERVAL,
         media_proven=any(c["type"] == "MediaProbed" and c["reason"] in PROVEN for c in conditions),
     )
 

@@ -15,11 +15,14 @@ from talktime_gateway import tokens
 from talktime_gateway.admission import Caller
 from talktime_gateway.credentials import Kind
 from talktime_gateway.directory import CUT_SEC, Cache, View
-from talktime_gateway.interviews import Interviews, Issued, Limits
+from talktime_gateway.interviews import Interviews
 from talktime_gateway.keyring import KeyRing
 from talktime_gateway.media import Media, Sfu
 from talktime_gateway.metrics import Metrics
+from talktime_gateway.places import Issued, Limits, Places
 from talktime_gateway.problems import Problem
+from talktime_gateway.reask import HELD_SEC
+from talktime_gateway.rejoining import Asker, Rejoining
 from talktime_gateway.rooms import NewRoom, Rooms
 from talktime_gateway.tokens import SfuKeys
 from talktime_ledger.client import LedgerClient
@@ -129,13 +132,17 @@ class House:
     def __init__(self, node_id: str = "a", rooms_per_node: int = 500) -> None:
         self.own, self.cloud = Remembered({ROOM}), Remembered()
         self.book = Book(MediaChoice(mode="selfhosted", pool="eu", node_id=node_id))
-        self.interviews = Interviews(
-            cast(LedgerClient, self.book),
+        self.now = time.monotonic()
+        ledger, metrics = cast(LedgerClient, self.book), Metrics()
+        shelf, places = (
             Shelf({"eu": self.own, "eu_fallback": self.cloud}),
-            Metrics(),
-            Limits(600, rooms_per_node),
-            Random(1),
+            Places(Limits(600, rooms_per_node), metrics),
         )
+        self.interviews = Interviews(ledger, shelf, places, metrics, Random(1))
+        self.rejoining = Rejoining(ledger, shelf, places, metrics, lambda: self.now, self._wait)
+
+    async def _wait(self, seconds: float) -> None:
+        self.now += seconds
 
     def admits(self, told: Directory) -> str:
         """What a newcomer is told before the ledger is asked."""
@@ -146,14 +153,23 @@ class House:
             return problem.reason
         return "yes"
 
-    async def again(self, told: Directory | View) -> Issued | int:
-        """The participant of the one session asks again."""
-        view = told if isinstance(told, View) else View.of(told)
-        token = tokens.participant_token(KEYS, ROOM, tokens.PARTICIPANT, "", 600)
+    async def again(self, *told: Directory | View, every_sec: float = 1.0, waiting: bool = False) -> Issued | int:
+        """The participant of the one session asks again; the ledger's directory is another one ``every_sec``."""
+        views, token = [one if isinstance(one, View) else View.of(one) for one in told], _token()
+        began = self.now
+
+        async def view_now() -> View:
+            return views[min(int((self.now - began) / every_sec), len(views) - 1)]
+
         try:
-            return await self.interviews.rejoin(view, caller(view), ROOM, token, "")
+            asker = Asker(caller(views[0]), ROOM, token, waiting=waiting)
+            return await self.rejoining.rejoin(asker, view_now)
         except Problem as problem:
             return problem.status
+
+
+def _token() -> str:
+    return tokens.participant_token(KEYS, ROOM, tokens.PARTICIPANT, "", 600)
 
 
 @pytest.mark.parametrize(
@@ -223,3 +239,32 @@ def test_a_cut_is_forgotten_after_a_while() -> None:
     assert not view.was_cut("b", 100.0)
     assert after(moving, at=100.0).was_cut("a", 999.0), "it still is"
     assert not after(moving, without, without, at=300.0).was_cut("a", 300.0 + CUT_SEC)
+
+
+CLOUD = {"fallbackURL": "wss://cloud", "fallbackMode": "Auto"}
+WELL = directory({"a": ("Ready", 3)}, **CLOUD)
+BLOCKED = directory({"a": ("Sick", 3)}, **CLOUD, active="Fallback", health="bad")
+
+
+async def test_who_hears_nothing_is_held_until_the_operator_has_found_that_no_udp_comes_through() -> None:
+    house, began = House(), time.monotonic()
+    moved = await house.again(WELL, WELL, BLOCKED, waiting=True)
+    assert isinstance(moved, Issued)
+    assert (moved.server_url, moved.moved, house.book.epoch) == ("wss://cloud", True, 2)
+    assert house.now - began == pytest.approx(2.0, abs=0.3)
+
+
+async def test_who_hears_nothing_in_a_pool_that_is_well_keeps_what_they_have() -> None:
+    house, began = House(), time.monotonic()
+    here = await house.again(WELL, waiting=True)
+    assert isinstance(here, Issued)
+    assert (here.server_url, here.moved, house.book.epoch) == ("wss://eu", False, 1)
+    assert house.now - began == pytest.approx(HELD_SEC, abs=0.3)
+
+
+async def test_whose_connection_is_lost_is_told_at_once_that_the_room_is_there() -> None:
+    house, began = House(), time.monotonic()
+    here = await house.again(WELL, BLOCKED)
+    assert isinstance(here, Issued)
+    assert (here.moved, house.book.epoch) == (False, 1)
+    assert house.now - began == pytest.approx(0.0, abs=0.3)

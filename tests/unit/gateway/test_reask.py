@@ -3,6 +3,8 @@
 import pytest
 from talktime_gateway.reask import (
     AGAIN_SEC,
+    HELD_AGAIN_SEC,
+    HELD_SEC,
     LAPSE_SEC,
     MEMORY_SEC,
     MISSING_SEC,
@@ -58,6 +60,24 @@ def test_ways(seen: Look, answer: Way) -> None:
 )
 def test_a_young_silence_is_looked_at_again_within_the_request(seen: Look, seconds: float) -> None:
     assert again_in(seen) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("seen", "held_sec", "seconds"),
+    [
+        (look(), 0.0, HELD_AGAIN_SEC),
+        (look(elsewhere=False), 1.0, HELD_AGAIN_SEC),  # the operator may yet open the way to the fallback
+        (look(), HELD_SEC - 0.1, 0.1),
+        (look(), HELD_SEC + 1, 0),
+        (look(node_gone=True), 0.0, 0),  # moves
+        (look(exists=False), 0.0, 0),
+        (look(exists=None), 9.0, AGAIN_SEC),
+    ],
+)
+def test_who_hears_nothing_in_a_room_that_is_there_is_held_for_a_while(
+    seen: Look, held_sec: float, seconds: float
+) -> None:
+    assert again_in(seen, held_sec) == pytest.approx(seconds)
 
 
 def test_looking_again_ends_in_a_move_within_little_more_than_the_silence_it_takes() -> None:

@@ -109,7 +109,7 @@ async def test_good_paths_are_looked_at_now_and_then_and_bad_ones_always() -> No
     probe = Scripted(Answer.GOOD, Answer.NO_MEDIA, Answer.NO_MEDIA, Answer.SILENT, Answer.SILENT, Answer.GOOD)
     watch, left = MediaWatch(probe), []
     for now in (0.0, 1.0, INTERVAL, INTERVAL + 1, INTERVAL + 2, 60.0, 61.0, 62.0):
-        await watch.look("uid", AT, "ND", ("n", 7882), 1.0, now, 20.0)
+        await watch.look("uid", AT, "ND", ("n", 7882), INTERVAL, now, 20.0)
         left.append((len(probe.answers), watch.lacks("uid")))
     # No join says nothing: what was seen stays, until it is stale.
     assert left == [(5, False), (5, False), (4, True), (3, True), (2, True), (1, False), (0, False), (0, False)]

@@ -10,12 +10,14 @@ from typing import Any
 import httpx
 import pytest
 from talktime_ledger.resources.pool import Ports
+from talktime_operator.media_probe import MediaProbe
+from talktime_operator.media_watch import WITHIN, MediaWatch
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod
 from talktime_operator.pools.health import Answer, Cause
 from talktime_operator.redis_probe import RedisAt
 from talktime_operator.sfu_health import PoolTarget, SfuHealth, Target, parse_metrics
-from talktime_operator.sfu_probe import LiveKitAt, Probe
+from talktime_operator.sfu_probe import LiveKitAt, Probe, Reply
 from talktime_operator.workers import WorkerLoads, active_jobs, worker_url
 
 
@@ -198,6 +200,43 @@ async def test_a_round_is_made_when_its_interval_has_passed(
     world.clock.now += 1
     await health.round([target])
     assert len(world.asked) > before
+
+
+class Paths(MediaProbe):
+    """UDP as it is told; a look at one that is lost takes its time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.lost = False
+
+    async def look(self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float) -> Reply:
+        self._world.clock.now += within if self.lost else 0.0
+        return Reply(Answer.NO_MEDIA) if self.lost else Reply(Answer.GOOD, 0.001)
+
+
+async def test_lost_udp_is_known_within_three_seconds_by_three_looks_that_do_not_wait_for_the_next_round(
+    world: World, pool: Callable[..., PoolTarget]
+) -> None:
+    paths, target = Paths(world), pool("a", proven=True, media=True, media_interval=1.0)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as client:
+        probe, watch = Probe(client, world.clock), MediaWatch(paths)
+        health = SfuHealth(probe, 20, world.reachable, clock=world.clock, media=watch)
+        await rounds(world, health, target, 2)
+        paths.lost, lost_at, seen = True, world.clock.now, []
+        for _ in range(60):
+            world.clock.now += 0.1
+            await health.round([target])
+            seen.append((health.evidence(EU).sick, world.clock.now - lost_at))
+        assert health.evidence(EU).cause is Cause.MEDIA
+        known = next(after for sick, after in seen if sick)
+        assert 3 * WITHIN < known <= 1.0 + 3 * (WITHIN + 0.1) + 0.1
+        started = len(world.asked)
+        world.clock.now += 0.5
+        await health.round([target])
+        world.clock.now += 0.2
+        await health.round([target])
+        # Once it counts as sick there is no hurry any more.
+        assert len([url for url in world.asked[started:] if url.endswith("/metrics")]) <= 1
 
 
 @pytest.mark.parametrize(

@@ -139,8 +139,9 @@ class Health(Spec):
     failure_threshold: int = Field(3, ge=1, le=20, description="So many bad rounds in a row count as sick.")
     media_probe: bool = Field(
         True,
-        description="Join each node every 5s and exchange ICE checks with its UDP port: UDP that is dropped while HTTP"
-        " answers counts as sick. UDP that never came through to any node counts against none.",
+        description="Join each node every 5s, with fallback mode Auto every 1s, and exchange ICE checks with its UDP"
+        " port: UDP that is dropped while HTTP answers counts as sick, with failureThreshold 3 after 2 to 3s (without"
+        " Auto 7s). UDP that never came through to any node counts against none.",
     )
     restart_sick: bool = Field(
         True,

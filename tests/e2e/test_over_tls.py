@@ -1,6 +1,8 @@
-"""A Project without `endpoint` dials api.openai.com over TLS; agents trust the CAs they are told to trust.
+"""Providers over TLS: agents trust the CAs they are told to trust.
 
-The cluster has no way out: its DNS leads the name to a stand-in whose certificate a CA of this test has signed.
+A Project without `endpoint` dials api.openai.com: the cluster has no way out, so its DNS leads the name to a stand-in
+whose certificate a CA of this test has signed. A Project with Gemini Live, whose plugin speaks TLS only, dials the
+simulator: an interview up to its limit.
 """
 
 from __future__ import annotations
@@ -10,21 +12,30 @@ import json
 import ssl
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from hack.chaos import books
+from hack.chaos.books import SessionBook
 from hack.demo import release
+from hack.demo.interviews import Held, Round, hold
 from tests.certificates import Authority
 from tests.conftest import locked_real_sessions
 from tests.e2e.house import House, eventually
+from tests.e2e.sides import MONEY, moment, speech_seconds
 from tests.e2e.stranger import Server, run_client, settled
 
 HOST = "api.openai.com"
 PLACE = "behind-a-proxy"
 STUDY = "no-endpoint"
 STAND_IN = "stand-in"
+GEMINI = "gemini"
+LIMIT = Decimal("0.10")
+INTERVIEW = Round(PLACE, GEMINI, count=1, concurrency=1, max_seconds=420, stay=True)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +96,8 @@ def named_in_dns(house: House, address: str) -> Iterator[Callable[[], bool]]:
 def trusting(house: House, stand_in: Callable[[], bool], authority: Authority) -> Iterator[str]:
     """Talktime upgraded to a bundle; the name of the agents' Deployment that had been there before."""
     bundle = house.folder / "ca-bundle.pem"
-    bundle.write_text(authority.pem)
+    simulators = house.kube.secret(release.NAMESPACE, "talktime-simulator-tls", "ca.crt")
+    bundle.write_text(authority.pem + simulators)
     try:
         house.install({"children.caBundle": bundle})
         yield "talktime-agent-interviews"
@@ -102,10 +114,35 @@ def study(house: House, stand_in: Callable[[], bool], trusting: str) -> Iterator
         "metadata": {"name": "openai", "namespace": PLACE},
         "stringData": {"api-key": "any-key"},
     }
-    house.kube("apply", "-f", "-", stdin=json.dumps(listed(secret, project())))
-    release.wait_ready(house.kube, PLACE, STUDY)
+    house.kube("apply", "-f", "-", stdin=json.dumps(listed(secret, project(), gemini())))
+    release.wait_ready(house.kube, PLACE, STUDY, GEMINI)
     yield
-    house.kube("delete", "project", STUDY, "-n", PLACE, "--wait=false")
+    house.kube("delete", "project", STUDY, GEMINI, "-n", PLACE, "--wait=false")
+
+
+@dataclass(frozen=True)
+class Evening:
+    """What the stock client heard of `no-endpoint`, the interview with Gemini, and its books once it was over."""
+
+    heard: dict[str, Any]
+    held: Held
+    book: SessionBook
+
+
+@pytest.fixture(scope="module")
+def evening(house: House, study: None) -> Evening:
+    said: list[str] = []
+    with locked_real_sessions(), ThreadPoolExecutor(1) as pool:
+        interview = pool.submit(hold, house.kube, house.images, INTERVIEW, house.folder / GEMINI, said.append)
+        heard = run_client(house, PLACE, STUDY)
+        try:
+            held = interview.result()
+        except BaseException:
+            print("\n".join(said))
+            raise
+    settled(house, PLACE, GEMINI)
+    [book] = books.read(house).of(set(held.ids))
+    return Evening(heard, held, book)
 
 
 def project() -> dict[str, Any]:
@@ -128,6 +165,24 @@ def project() -> dict[str, Any]:
             "media": {"poolRef": {"name": "eu"}},
         },
     }
+
+
+def gemini() -> dict[str, Any]:
+    """Gemini Live at the simulator, with a limit that a few minutes of talk reach."""
+    provider = {
+        "name": "google",
+        "api": "GeminiLive",
+        "model": "gemini-3.8-live",
+        "transcriptionModel": None,
+        "secretRef": {"name": "openai", "key": "api-key"},
+        "endpoint": f"https://talktime-simulator.{release.NAMESPACE}.svc:8443",
+        "caps": {"contextTokens": 1000, "responseSeconds": 10},
+    }
+    made = project()
+    made["metadata"]["name"] = GEMINI
+    made["spec"]["providers"] = [provider]
+    made["spec"]["budget"]["session"] = {"limit": str(LIMIT)}
+    return made
 
 
 def listed(*items: dict[str, Any]) -> dict[str, Any]:
@@ -155,11 +210,9 @@ def test_agents_that_were_there_before_roll_to_the_bundle(house: House, trusting
 
 
 def test_without_an_endpoint_the_interview_is_held_at_the_public_address_over_tls(
-    house: House, authority: Authority, study: None
+    house: House, authority: Authority, evening: Evening
 ) -> None:
-    with locked_real_sessions():
-        heard = run_client(house, PLACE, STUDY)
-    assert heard["loud_seconds"] > 2, heard
+    assert evening.heard["loud_seconds"] > 2, evening.heard
     log = provider_log(house, authority)
     sessions = {record["provider_session"] for record in log if record["event"] == "session.created"}
     answered = {record["provider_session"] for record in log if record["event"] == "response.done"}
@@ -170,3 +223,35 @@ def test_without_an_endpoint_the_interview_is_held_at_the_public_address_over_tl
     assert Decimal("0") < Decimal(status["budget"]["posted"]) < Decimal("0.80")
     credentials = next(c for c in status["conditions"] if c["type"] == "CredentialsValid")
     assert (credentials["status"], credentials["reason"]) == ("True", "ProviderAccepted"), credentials
+
+
+def test_an_interview_with_gemini_is_wrapped_up_and_says_goodbye_within_its_limit(evening: Evening) -> None:
+    [session] = evening.held.sessions
+    assert session["problems"] == []
+    assert evening.book.close_reason == "budget"
+    said = [event["name"] for event in evening.book.row["events"]]
+    expected = ["soft_limit", "wrap_up_sent", "hard_limit", "closing_started", "closing_finished"]
+    assert [name for name in said if name in expected] == expected
+    hard = moment(str(evening.book.event("hard_limit")))
+    # As it is heard; leaving takes the rest of the ten seconds.
+    assert 1 <= speech_seconds(evening.held.folder, session, since=hard) <= 5.5
+    assert max(moment(entry["at"]) for entry in session["received"]["timeline"]) - hard <= 10
+    assert {update["limit_state"] for update in session["observer"]["updates"]} >= {"ok", "soft", "hard"}
+    received = json.dumps({part: value for part, value in session["received"].items() if part != "token"})
+    assert not MONEY.search(received), MONEY.findall(received)
+
+
+def test_what_gemini_billed_is_posted_to_the_micro_dollar(evening: Evening) -> None:
+    book = evening.book
+    print(f"limit {LIMIT}, billed {book.truth_usd}, posted {book.posted}")
+    assert book.uncounted == ()
+    assert book.posted == book.ai_usd == book.truth_usd + book.unmetered_usd
+    assert Decimal("0") < book.posted <= LIMIT
+    assert book.reserved == 0
+
+
+def test_gemini_heard_the_wrap_up_once(house: House, evening: Evening) -> None:
+    log = house.simulator_log()
+    ours = {r["provider_session"] for r in log if r["event"] == "session.created" and "gemini" in r["model"]}
+    created = [r for r in log if r["provider_session"] in ours and r["event"] == "response.create"]
+    assert [sum(bool(r[what]) for r in created) for what in ("wrap_up", "closing")] == [1, 1]

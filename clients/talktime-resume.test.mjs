@@ -491,6 +491,22 @@ test('a connection that breaks takes over', async () => {
   }
 })
 
+test('who was told to stay and then breaks has one asker', async () => {
+  const { clock, at, waiting, room } = await silentTalk(stay, [425])
+  await clock.to(9000)
+  room.emit('reconnecting')
+  await clock.to(15000)
+  assert.deepEqual([at, waiting], [[8000, 12000, 14000], [true, false, false]])
+})
+
+test('an ask ends with the statistics that it rests on', async () => {
+  const { clock, at, room } = await silentTalk(stay)
+  await clock.to(9000)
+  room.stats = () => new Promise(() => {})
+  await clock.to(60000)
+  assert.deepEqual(at, [8000, 10000])
+})
+
 test('a connection that has healed must be heard before it is silent', async () => {
   const { clock, at, room } = await silentTalk(stay)
   await clock.to(6000)

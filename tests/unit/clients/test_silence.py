@@ -164,6 +164,22 @@ async def test_a_connection_that_breaks_takes_over(clock: Clock, talk: Callable[
     assert (it.room.did, it.next.did, it.rooms.moved) == ([A, "disconnect"], [B], [it.next])
 
 
+async def test_who_was_told_to_stay_and_then_breaks_has_one_asker(clock: Clock, talk: Callable[..., Any]) -> None:
+    it, door = await talk(STAY, (425, {}, {}))
+    await clock.to(9)
+    it.room.handlers["reconnecting"]()
+    await clock.to(15)
+    assert (door.at, door.waiting) == ([8, 12, 14], [True, False, False])
+
+
+async def test_an_ask_ends_with_the_statistics_that_it_rests_on(clock: Clock, talk: Callable[..., Any]) -> None:
+    it, door = await talk(STAY)
+    await clock.to(10.5)
+    it.room.stats = lambda: 1 / 0
+    await clock.to(60)
+    assert door.at == [8, 10]
+
+
 async def test_a_connection_that_has_healed_must_be_heard_before_it_is_silent(
     clock: Clock, talk: Callable[..., Any]
 ) -> None:

@@ -14,11 +14,20 @@
 // network: wait and ask again. 404: the interview has ended. If the connection heals by itself meanwhile, nothing moves.
 // connect() does the same for the first entry: where it fails, or takes 15 s, the front door is asked again. It rejects
 // with what the Room said when the interview has ended before anybody was in it.
+//
+// The SDK is slow to notice that only the media's path (UDP) is cut, the front door is not. So it is asked, too, with
+// `X-Talktime-Waiting: true`, when entering takes more than 2 s, and when a connected Room has received nothing for 3 s
+// (by the statistics of its tracks, from connect() on), until that is over. 201 says with `moved` whether to connect
+// with what came, or to keep what there is.
 
 export const FIRST_MS = 3000
 export const EVERY_MS = 2000
 export const ENTER_MS = 15000
 export const PATIENCE_MS = 120000
+export const WAIT_MS = 2000 // of an entry: until the front door is asked,
+export const AGAIN_MS = 1000 // and after it has said that the room is where it was
+export const LOOK_MS = 1000
+export const SILENT_MS = 3000
 
 /** The room a LiveKit token is for. */
 export function roomOf(token) {
@@ -31,21 +40,23 @@ export function roomOf(token) {
  * of no use (400, 401, 403), when the patience is over, or when `signal` says stop.
  *
  * @param {object} ask url: the token endpoint; headers: with the credential used before (Authorization; or a ticket in
- *   the url); token: the participant token used so far; fetch, sleep, now: for tests.
+ *   the url); token: the participant token used so far; waiting: there is a connection, or one in the making, which is
+ *   cut by no refusal and no impatience of ours: null is only an end, or what `signal` says; fetch, sleep, now: for
+ *   tests.
  */
-export async function reask({ url, headers = {}, token, signal, patienceMs = PATIENCE_MS,
+export async function reask({ url, headers = {}, token, signal, waiting = false, patienceMs = PATIENCE_MS,
   fetch = globalThis.fetch, sleep = pause, now = Date.now }) {
   const body = JSON.stringify({ room_name: roomOf(token) })
-  const until = now() + patienceMs
+  const until = waiting ? Infinity : now() + patienceMs
+  const more = { 'Content-Type': 'application/json', 'X-Talktime-Previous-Token': token,
+    ...(waiting && { 'X-Talktime-Waiting': 'true' }) }
   while (!signal?.aborted && now() < until) {
     let wait = EVERY_MS
     try {
-      const answer = await fetch(url, {
-        method: 'POST', body, signal,
-        headers: { ...headers, 'Content-Type': 'application/json', 'X-Talktime-Previous-Token': token },
-      })
+      const answer = await fetch(url, { method: 'POST', body, signal, headers: { ...headers, ...more } })
       if (answer.status === 201) return await answer.json()
-      if ([400, 401, 403, 404].includes(answer.status)) return null
+      if (answer.status === 404) return null
+      if ([400, 401, 403].includes(answer.status)) return waiting ? await aborted(signal) : null
       const seconds = Number(answer.headers.get('Retry-After'))
       if (seconds > 0) wait = seconds * 1000
     } catch (error) {
@@ -54,6 +65,37 @@ export async function reask({ url, headers = {}, token, signal, patienceMs = PAT
     await sleep(wait, signal)
   }
   return null
+}
+
+/** How long nothing has been received. Only what was seen to grow can fall silent. */
+export class Silence {
+  #total = null
+  #grewAt = Infinity
+
+  /** @param total received so far; null: unknown, which is no silence */
+  ms(now, total) {
+    if (total === null) return 0
+    if (this.#total !== null && total > this.#total) this.#grewAt = now
+    this.#total = total
+    return Math.max(0, now - this.#grewAt)
+  }
+}
+
+/** What came in over the connections of the Room's tracks, by their own statistics; null where there are none. */
+export async function received(room) {
+  try {
+    const participants = [room.localParticipant, ...room.remoteParticipants.values()]
+    const tracks = participants.flatMap((one) => [...one.trackPublications.values()].map(({ track }) => track))
+    const reports = await Promise.all(tracks.map((track) => track?.getRTCStatsReport()))
+    const counts = reports.flatMap((report) => [...(report?.values() ?? [])]).flatMap((one) => {
+      if (one.type === 'transport') return [one.bytesReceived, one.packetsReceived]
+      const used = one.type === 'candidate-pair' && (one.nominated || one.state === 'succeeded')
+      return used ? [one.bytesReceived, one.requestsReceived, one.responsesReceived] : []
+    }).filter(Number.isFinite)
+    return counts.length ? counts.reduce((sum, count) => sum + count) : null
+  } catch (error) {
+    return null
+  }
 }
 
 /**
@@ -65,41 +107,89 @@ export async function reask({ url, headers = {}, token, signal, patienceMs = PAT
  */
 export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = () => {}, onEnded = () => {}, ...rest }) {
   const sleep = rest.sleep ?? pause
+  const now = rest.now ?? Date.now
   const enterMs = rest.enterMs ?? ENTER_MS
+  let server = first.server_url
   let token = first.participant_token
   let asking = null
+  let waiting = null // asks about a silent Room; gives way to `asking`
+  let silence = new Silence()
+  const life = new AbortController()
   let stopped = false
   let moving = false // what the Room tells meanwhile is our own doing
 
-  /** Whether the Room is in; who has hung up on the way is not brought back. */
-  async function enter(server) {
-    if (stopped) return false
-    try {
-      await within(room.connect(server, token), enterMs)
-    } catch (error) {
-      await room.disconnect() // one that comes late is hung up
-      throw error
+  /** The answer that led the Room in; null for who has hung up on the way, and is not brought back. */
+  async function enter(answer) {
+    for (let next = answer; next; ) {
+      if (stopped) return null
+      answer = next
+      server = answer.server_url
+      token = answer.participant_token
+      try {
+        next = await connected()
+      } catch (error) {
+        await room.disconnect() // one that comes late is hung up
+        throw error
+      }
+      if (next) await room.disconnect()
     }
+    silence = new Silence()
     if (stopped) await room.disconnect()
-    return !stopped
+    return stopped ? null : answer
   }
 
-  /** Asks until the Room is in somewhere: the answer that led there, null when it is over or another call asks. */
-  async function elsewhere(afterMs) {
+  /** Null when the Room is in; or where the interview has moved. Rejects when that takes too long, or is over. */
+  async function connected() {
+    const over = new AbortController()
+    let told = null
+    const asked = elsewhere(WAIT_MS, AGAIN_MS, over.signal).then((answer) => {
+      told = answer
+      if (answer || over.signal.aborted) return
+      end()
+      throw new Error('the interview was over before there was a connection')
+    })
+    const late = sleep(enterMs, over.signal).then(() => {
+      if (!over.signal.aborted) throw new Error(`no connection within ${enterMs / 1000} s`)
+    })
+    try {
+      await Promise.race([asked, room.connect(server, token), late])
+    } finally {
+      over.abort()
+    }
+    // An answer that comes together with the connection counts: the interview is no longer where that leads.
+    await asked.catch(() => {})
+    return told
+  }
+
+  /** Asks while there is a connection, or one in the making: where the interview is once it is not here; null: over. */
+  async function elsewhere(afterMs, everyMs, signal) {
+    for (let wait = afterMs; ; wait = everyMs) {
+      await sleep(wait, signal)
+      if (signal.aborted || stopped) return null
+      const answer = await reask({ ...rest, url, headers, token, signal, waiting: true })
+      if (stopped || !answer) return null
+      if (answer.moved ?? answer.server_url !== server) return answer
+    }
+  }
+
+  /** Asks, unless `answer` is one, until the Room is in: what led there; null when it is over or another call asks. */
+  async function enterElsewhere(afterMs, answer) {
     if (asking || stopped) return null
+    hush()
     const mine = (asking = new AbortController())
     try {
-      for (let wait = afterMs; ; wait = EVERY_MS) {
-        await sleep(wait, mine.signal)
-        const answer = mine.signal.aborted ? null : await reask({ url, headers, token, signal: mine.signal, ...rest })
-        if (mine.signal.aborted) return null
-        if (!answer) { stopped = true; onEnded(); return null }
-        token = answer.participant_token
+      for (let wait = afterMs; ; wait = EVERY_MS, answer = null) {
+        if (!answer) {
+          await sleep(wait, mine.signal)
+          answer = mine.signal.aborted ? null : await reask({ ...rest, url, headers, token, signal: mine.signal })
+        }
+        if (mine.signal.aborted || stopped) return null
+        if (!answer) { end(); return null }
         const before = moving
         moving = true
         try {
           await room.disconnect()
-          return (await enter(answer.server_url)) ? answer : null
+          return await enter(answer)
         } catch (error) {
           // not in: ask again
         } finally {
@@ -111,8 +201,8 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
     }
   }
 
-  async function follow(afterMs) {
-    const answer = await elsewhere(afterMs)
+  async function follow(afterMs, told) {
+    const answer = await enterElsewhere(afterMs, told)
     if (!answer) return
     try {
       await onMoved(answer)
@@ -124,46 +214,79 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
   async function connect() {
     moving = true
     try {
-      await enter(first.server_url)
+      await enter(first)
     } catch (error) {
-      if (!(await elsewhere(EVERY_MS))) throw error
+      if (!(await enterElsewhere(EVERY_MS))) throw error
     } finally {
       moving = false
     }
+    void watch()
   }
 
-  const healed = () => { if (!moving) { asking?.abort(); asking = null } }
+  /** Whether the Room hears anything, once a second. */
+  async function watch() {
+    while (!stopped) {
+      await sleep(LOOK_MS, life.signal)
+      const present = silence
+      // Statistics that do not come say nothing.
+      const total = await Promise.race([received(room), sleep(LOOK_MS, life.signal).then(() => null)])
+      if (present.ms(now(), total) < SILENT_MS) hush()
+      else if (present === silence && !(asking || waiting || moving || stopped)) void askSilently()
+    }
+  }
+
+  async function askSilently() {
+    const mine = (waiting = new AbortController())
+    const answer = await elsewhere(0, EVERY_MS, mine.signal)
+    if (mine.signal.aborted) return
+    waiting = null
+    if (answer) return follow(0, answer)
+    end()
+    await room.disconnect()
+  }
+
+  const hush = () => { waiting?.abort(); waiting = null }
+  const end = () => {
+    if (stopped) return
+    stopped = true
+    life.abort()
+    onEnded()
+  }
+  const quiet = () => { hush(); silence = new Silence(); asking?.abort(); asking = null }
+  const healed = () => { if (!moving) quiet() }
   const lost = () => { if (!moving) void follow(FIRST_MS) }
   // A removed participant or a deleted room (reasons 4, 5) has ended; the front door says so at once (404).
-  const gone = () => { if (!moving) { asking?.abort(); asking = null; void follow(0) } }
+  const gone = () => { if (!moving) { quiet(); void follow(0) } }
   const handlers = [[RoomEvent.Reconnecting, lost], [RoomEvent.SignalReconnecting, lost],
     [RoomEvent.Reconnected, healed], [RoomEvent.Disconnected, gone]].filter(([name]) => name)
   for (const [name, handler] of handlers) room.on(name, handler)
 
   const stop = () => {
     stopped = true
-    asking?.abort()
+    life.abort()
+    quiet()
     for (const [name, handler] of handlers) room.off(name, handler)
   }
   return Object.assign(stop, { connect, stop })
 }
 
-/** Rejects when it takes longer. */
-async function within(work, ms) {
-  let timer
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no connection within ${ms / 1000} s`)), ms)
-  })
-  try {
-    return await Promise.race([work, late])
-  } finally {
-    clearTimeout(timer)
-  }
-}
-
 function pause(ms, signal) {
   return new Promise((done) => {
-    const timer = setTimeout(done, ms)
-    signal?.addEventListener('abort', () => { clearTimeout(timer); done() }, { once: true })
+    const finish = () => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', finish)
+      done()
+    }
+    const timer = setTimeout(finish, ms)
+    signal?.addEventListener('abort', finish)
+    if (signal?.aborted) finish()
+  })
+}
+
+/** Null, once the signal says stop. */
+function aborted(signal) {
+  return new Promise((done) => {
+    signal?.addEventListener('abort', () => done(null))
+    if (signal?.aborted) done(null)
   })
 }

@@ -11,6 +11,10 @@ Retry-After says), with the room's name and the old token. 201: connect with wha
 participants of one that was left, and one whose server hangs cannot be left); what was published must be published
 again. 425, 429, 5xx, no network: wait and ask again. 404: the interview has ended. If the connection heals by itself
 meanwhile, nothing moves.
+
+The SDK is slow to notice that only the media's path (UDP) is cut, the front door is not. So it is asked, too, with
+`X-Talktime-Waiting: true`, when entering takes more than 2 s, and when a connected Room has received nothing for 3 s,
+until that is over. 201 says with `moved` whether to connect with what came, or to keep what there is.
 """
 
 from __future__ import annotations
@@ -19,9 +23,11 @@ import asyncio
 import base64
 import contextlib
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -32,7 +38,11 @@ PATIENCE_SEC = 120.0
 LEAVE_SEC = 2.0
 ENTER_SEC = 15.0
 """What the SDK gives one try; it makes three of them, and its server may be known to be sick after the first."""
-USELESS = frozenset({400, 401, 403, 404})
+WAIT_SEC, AGAIN_SEC = 2.0, 1.0
+"""Of those: until the front door is asked, and after it has said that the room is where it was."""
+LOOK_SEC, STATS_SEC, SILENT_SEC = 1.0, 1.0, 3.0
+GONE = 404
+USELESS = frozenset({400, 401, 403, GONE})
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,12 @@ class Entry:
 
     server_url: str
     participant_token: str
+    moved: bool | None = None
+    """Whether that is elsewhere; an older front door does not say so."""
+
+    def is_elsewhere(self, server_url: str) -> bool:
+        """Seen from the server that the client knows."""
+        return self.server_url != server_url if self.moved is None else self.moved
 
 
 def room_of(token: str) -> str:
@@ -56,6 +72,7 @@ async def reask(
     headers: Mapping[str, str],
     token: str,
     *,
+    waiting: bool = False,
     patience_sec: float = PATIENCE_SEC,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     now: Callable[[], float] = time.monotonic,
@@ -63,23 +80,54 @@ async def reask(
     """Asks until there is an answer; None when the interview has ended, asking is of no use, or the patience is over.
 
     ``headers`` carry the credential used before (or the ticket is in ``url``); ``token``: the one used so far.
+    ``waiting``: there is a connection, or one in the making. That is cut by no refusal and no impatience of ours: only
+    an end is None, and who is refused asks no more until it is cancelled.
     """
-    until = now() + patience_sec
-    more = {**headers, "X-Talktime-Previous-Token": token}
+    until = math.inf if waiting else now() + patience_sec
+    more = {**headers, "X-Talktime-Previous-Token": token, **({"X-Talktime-Waiting": "true"} if waiting else {})}
+    body = {"room_name": room_of(token)}
     while now() < until:
         wait = EVERY_SEC
         try:
-            async with http.post(url, json={"room_name": room_of(token)}, headers=more) as answer:
+            async with http.post(url, json=body, headers=more) as answer:
                 if answer.status == 201:
                     told = await answer.json()
-                    return Entry(told["server_url"], told["participant_token"])
-                if answer.status in USELESS:
+                    return Entry(told["server_url"], told["participant_token"], told.get("moved"))
+                if answer.status == GONE or (answer.status in USELESS and not waiting):
                     return None
-                wait = float(answer.headers.get("Retry-After") or EVERY_SEC)
-        except (aiohttp.ClientError, TimeoutError):
-            pass  # no network: ask again
+                wait = math.inf if answer.status in USELESS else float(answer.headers.get("Retry-After") or EVERY_SEC)
+        except (aiohttp.ClientError, TimeoutError, LookupError, TypeError, ValueError):
+            pass  # no network, or not the front door's own answer: ask again
         await sleep(wait)
     return None
+
+
+class Silence:
+    """How long nothing has been received. Only what was seen to grow can fall silent."""
+
+    def __init__(self) -> None:
+        self._total: int | None = None
+        self._grew_at = math.inf
+
+    def seconds(self, now: float, total: int | None) -> float:
+        """``total``: received so far; None: unknown, which is no silence."""
+        if total is None:
+            return 0.0
+        if self._total is not None and total > self._total:
+            self._grew_at = now
+        self._total = total
+        return max(0.0, now - self._grew_at)
+
+
+async def received(room: Any) -> int | None:
+    """What came in over the Room's connections, by its own statistics; None where there are none (an older SDK)."""
+    try:
+        stats = await asyncio.wait_for(room.get_rtc_stats(), STATS_SEC)
+    except Exception:
+        return None
+    both = (*stats.publisher_stats, *stats.subscriber_stats)
+    pairs = [one.candidate_pair.candidate_pair for one in both if one.HasField("candidate_pair")]
+    return sum(it.bytes_received + it.requests_received + it.responses_received for it in pairs) if pairs else None
 
 
 async def leave(room: Any) -> None:
@@ -102,16 +150,22 @@ class Keeper:
         *,
         on_moved: Callable[[Any], Awaitable[None]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], float] = time.monotonic,
         enter_sec: float = ENTER_SEC,
     ) -> None:
         self._new_room = new_room
         self._url = url
         self._headers = dict(headers)
+        self._server_url = ""
         self._token = ""
         self._on_moved = on_moved
         self._sleep = sleep
+        self._now = now
         self._enter_sec = enter_sec
         self._asking: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None  # asks about a silent Room; gives way to _asking
+        self._watching: asyncio.Task[None] | None = None
+        self._silence = Silence()
         self._tasks: set[asyncio.Task[None]] = set()
         self._moving = False
         self._stopped = False
@@ -123,11 +177,10 @@ class Keeper:
 
         Raises what ``Room.connect`` raised (TimeoutError: nothing for 15 s) when the interview has ended meanwhile.
         """
-        self._token = token
         try:
-            await self._enter(server_url)
+            await self._enter(Entry(server_url, token))
         except Exception:
-            if not await self._entered_elsewhere(EVERY_SEC):
+            if self._stopped or not await self._entered(await self._answer(EVERY_SEC)):
                 raise
 
     async def stop(self) -> None:
@@ -136,7 +189,10 @@ class Keeper:
         if self.room is not None:
             await leave(self.room)
 
-    async def _enter(self, server_url: str) -> None:
+    # -- entering ------------------------------------------------------------------------------------------------------
+
+    async def _enter(self, entry: Entry) -> None:
+        self._server_url, self._token = entry.server_url, entry.participant_token
         room = self._new_room()
 
         # Of a room that was left nothing is heard any more.
@@ -146,39 +202,115 @@ class Keeper:
         room.on("reconnecting", present(lambda: self._lost(FIRST_SEC)))
         room.on("reconnected", present(self._healed))
         room.on("disconnected", present(self._gone))
-        await self._connected(room, server_url)
+        elsewhere = await self._connected(room)
+        if elsewhere is not None:
+            await self._enter(elsewhere)
+            return
         self.room = room
+        self._silence = Silence()
+        if self._stopped:
+            # Who has hung up meanwhile is not brought back.
+            self._keep(leave(room))
+        elif self._watching is None:
+            self._watching = asyncio.ensure_future(self._watch())
 
-    async def _connected(self, room: Any, server_url: str) -> None:
-        """TimeoutError when it takes too long; one that comes late is hung up."""
-        entering = asyncio.ensure_future(room.connect(server_url, self._token))
+    async def _connected(self, room: Any) -> Entry | None:
+        """Where the interview has moved before the Room was in, if so. TimeoutError when it takes too long, or is over.
+
+        A connection that was given up and comes late is hung up.
+        """
+        entering = asyncio.ensure_future(room.connect(self._server_url, self._token))
+        patience = asyncio.ensure_future(self._sleep(self._enter_sec))
+        asking = asyncio.ensure_future(self._elsewhere(WAIT_SEC, AGAIN_SEC))
         try:
-            await asyncio.wait({entering}, timeout=self._enter_sec)
+            await asyncio.wait({entering, patience, asking}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             entering.cancel()
             raise
-        if not entering.done():
+        finally:
+            patience.cancel()
+            asking.cancel()
+        # An answer that comes together with the connection counts: the interview is no longer where that leads.
+        if entering.done() and not asking.done():
+            entering.result()
+            return None
 
-            async def given_up() -> None:
-                with contextlib.suppress(Exception):
-                    await entering
-                    await leave(room)
+        async def given_up() -> None:
+            with contextlib.suppress(Exception):
+                await entering
+                await leave(room)
 
-            self._keep(given_up())
-            raise TimeoutError(f"no connection to {server_url} within {self._enter_sec:.0f} s")
-        entering.result()
+        self._keep(given_up())
+        if not asking.done():
+            raise TimeoutError(f"no connection to {self._server_url} within {self._enter_sec:.0f} s")
+        elsewhere = asking.result()
+        if elsewhere is None:
+            self._over()
+            raise TimeoutError(f"the interview was over before there was a connection to {self._server_url}")
+        return elsewhere
 
-    def _over(self) -> None:
-        self._stopped = True
-        self._healed()
-        if not self.ended.done():
-            self.ended.set_result(None)
+    # -- asking --------------------------------------------------------------------------------------------------------
+
+    async def _answer(self, after_sec: float, *, waiting: bool = False) -> Entry | None:
+        await self._sleep(after_sec)
+        async with aiohttp.ClientSession() as http:
+            ask = partial(reask, http, self._url, self._headers, self._token, sleep=self._sleep, now=self._now)
+            return await ask(waiting=waiting)
+
+    async def _elsewhere(self, after_sec: float, every_sec: float) -> Entry | None:
+        """Where the interview is, as soon as that is not the present server; None when it is over."""
+        while not self._stopped:
+            entry = await self._answer(after_sec, waiting=True)
+            if entry is None or entry.is_elsewhere(self._server_url):
+                return None if self._stopped else entry
+            after_sec = every_sec
+        return None
+
+    async def _entered(self, entry: Entry | None) -> bool:
+        """Into what was answered, or what is answered when that fails; False when the interview is over."""
+        while entry is not None and not self._stopped:
+            self._moving = True
+            left, self.room = self.room, None
+            if left is not None:
+                self._keep(leave(left))
+            try:
+                await self._enter(entry)
+                return not self._stopped
+            except Exception:
+                entry = None
+            finally:
+                self._moving = False
+            if not self._stopped:
+                entry = await self._answer(EVERY_SEC)
+        self._asking = None
+        self._over()
+        return False
+
+    async def _move(self, entry: Entry | None) -> None:
+        if await self._entered(entry):
+            self._asking = None
+            self._keep(self._tell(self.room))
+
+    async def _tell(self, room: Any) -> None:
+        if self._on_moved is not None:
+            try:
+                await self._on_moved(room)
+            except Exception:
+                self._lost(EVERY_SEC)
+
+    # -- when to ask ---------------------------------------------------------------------------------------------------
 
     def _lost(self, after_sec: float) -> None:
+        async def ask() -> None:
+            await self._move(await self._answer(after_sec))
+
         if not (self._moving or self._stopped or self._asking):
-            self._asking = asyncio.ensure_future(self._ask(after_sec))
+            self._hush()
+            self._asking = asyncio.ensure_future(ask())
 
     def _healed(self) -> None:
+        self._hush()
+        self._silence = Silence()
         if self._asking is not None and not self._moving:
             self._asking.cancel()
             self._asking = None
@@ -187,46 +319,39 @@ class Keeper:
         self._healed()
         self._lost(0.0)
 
+    async def _watch(self) -> None:
+        """Whether the Room hears anything, once a second."""
+        while True:
+            await self._sleep(LOOK_SEC)
+            silence, total = self._silence, await received(self.room)
+            silent = silence.seconds(self._now(), total) >= SILENT_SEC
+            if not silent:
+                self._hush()
+            elif silence is self._silence and not (self._moving or self._asking or self._waiting):
+                self._waiting = asyncio.ensure_future(self._ask_silently())
+
+    async def _ask_silently(self) -> None:
+        entry = await self._elsewhere(0.0, EVERY_SEC)
+        # From here on it is a move like any other, which no sound ends.
+        self._asking, self._waiting = self._waiting, None
+        if entry is None:
+            self._keep(leave(self.room))
+        await self._move(entry)
+
+    def _hush(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _over(self) -> None:
+        self._stopped = True
+        self._healed()
+        if self._watching is not None:
+            self._watching.cancel()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _ask(self, after_sec: float) -> None:
-        if await self._entered_elsewhere(after_sec):
-            self._asking = None
-            self._keep(self._tell(self.room))
-
-    async def _entered_elsewhere(self, after_sec: float) -> bool:
-        """Whether there was a place; False when the interview is over."""
-        await self._sleep(after_sec)
-        async with aiohttp.ClientSession() as http:
-            while True:
-                entry = await reask(http, self._url, self._headers, self._token, sleep=self._sleep)
-                if entry is None or self._stopped:
-                    self._asking = None
-                    self._over()
-                    return False
-                self._token = entry.participant_token
-                self._moving = True
-                left, self.room = self.room, None
-                if left is not None:
-                    self._keep(leave(left))
-                try:
-                    await self._enter(entry.server_url)
-                except Exception:
-                    await self._sleep(EVERY_SEC)
-                else:
-                    if self._stopped:
-                        # Who has hung up meanwhile is not brought back.
-                        self._keep(leave(self.room))
-                    return not self._stopped
-                finally:
-                    self._moving = False
-
-    async def _tell(self, room: Any) -> None:
-        if self._on_moved is not None:
-            try:
-                await self._on_moved(room)
-            except Exception:
-                self._lost(EVERY_SEC)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import importlib.util
-import json
+import math
 import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,23 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-CLIENTS = Path(__file__).parents[3] / "clients"
-
-
-def _token(room: str) -> str:
-    body = base64.urlsafe_b64encode(json.dumps({"video": {"room": room}}).encode()).decode().rstrip("=")
-    return f"e30.{body}.sig"
-
-
-@pytest.fixture(scope="module")
-def client() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("talktime_resume", CLIENTS / "talktime_resume.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from tests.unit.clients.fakes import CLIENTS, token
 
 
 class Door:
@@ -81,7 +60,7 @@ class Naps:
         self.slept.append(seconds)
 
 
-MOVED = (201, {}, {"server_url": "wss://b", "participant_token": _token("r1")})
+MOVED = (201, {}, {"server_url": "wss://b", "participant_token": token("r1")})
 
 
 async def test_it_waits_as_told_and_moves(client: ModuleType, door: Callable[..., Any]) -> None:
@@ -90,12 +69,13 @@ async def test_it_waits_as_told_and_moves(client: ModuleType, door: Callable[...
         Naps(),
     )
     async with aiohttp.ClientSession() as http:
-        entry = await client.reask(http, front.url, {"Authorization": "Bearer tts_x"}, _token("r1"), sleep=naps)
-    assert (entry.server_url, entry.participant_token) == ("wss://b", _token("r1"))
+        entry = await client.reask(http, front.url, {"Authorization": "Bearer tts_x"}, token("r1"), sleep=naps)
+    assert (entry.server_url, entry.participant_token) == ("wss://b", token("r1"))
     assert naps.slept == [2.0, 7.0, 2.0]
     headers, body = front.asked[0]
     assert body == {"room_name": "r1"}
-    assert headers["X-Talktime-Previous-Token"] == _token("r1")
+    assert headers["X-Talktime-Previous-Token"] == token("r1")
+    assert "X-Talktime-Waiting" not in headers
     assert headers["Authorization"] == "Bearer tts_x"
 
 
@@ -103,7 +83,7 @@ async def test_it_waits_as_told_and_moves(client: ModuleType, door: Callable[...
 async def test_it_stops_where_asking_is_of_no_use(client: ModuleType, door: Callable[..., Any], status: int) -> None:
     front, naps = await door((status, {}, {})), Naps()
     async with aiohttp.ClientSession() as http:
-        assert await client.reask(http, front.url, {}, _token("r1"), sleep=naps) is None
+        assert await client.reask(http, front.url, {}, token("r1"), sleep=naps) is None
     assert naps.slept == []
 
 
@@ -115,197 +95,39 @@ async def test_it_asks_again_without_a_network_until_its_patience_is_over(client
 
     async with aiohttp.ClientSession() as http:
         url = "http://127.0.0.1:9/token"
-        assert await client.reask(http, url, {}, _token("r"), patience_sec=10, sleep=nap, now=lambda: clock[0]) is None
+        assert await client.reask(http, url, {}, token("r"), patience_sec=10, sleep=nap, now=lambda: clock[0]) is None
     assert clock[0] == 10
 
 
-class Room:
-    """As much of a livekit Room as the helper touches."""
-
-    def __init__(self, *, hangs: bool = False, fails: bool = False, opens: asyncio.Event | None = None) -> None:
-        self.handlers: dict[str, Callable[..., None]] = {}
-        self.did: list[Any] = []
-        self.left = asyncio.Event()
-        self._hangs = hangs
-        self._opens = opens
-        self._fails = fails
-
-    def on(self, event: str, handler: Callable[..., None]) -> None:
-        self.handlers[event] = handler
-
-    async def disconnect(self) -> None:
-        self.did.append("disconnect")
-        self.left.set()
-        if self._hangs:
-            await asyncio.Event().wait()
-        self.handlers["disconnected"]()
-
-    async def connect(self, url: str, token: str) -> None:
-        self.did.append((url, token))
-        await asyncio.sleep(0)
-        if self._opens is not None:
-            await self._opens.wait()
-        if self._fails:
-            raise ConnectionError("no media")
-
-
-A = ("wss://a", _token("r1"))
-B = ("wss://b", _token("r1"))
-
-
-@pytest.mark.parametrize("hangs", [False, True])
-async def test_who_keeps_reconnecting_is_moved_once_to_a_room_of_its_own(
-    client: ModuleType, door: Callable[..., Any], hangs: bool
+@pytest.mark.parametrize(("field", "elsewhere"), [({"moved": True}, True), ({"moved": False}, False), ({}, True)])
+async def test_who_waits_says_so_and_is_told_whether_the_interview_has_moved(
+    client: ModuleType, door: Callable[..., Any], field: dict[str, bool], elsewhere: bool
 ) -> None:
-    front, naps = await door((425, {}, {}), MOVED), Naps()
-    first, second = rooms = [Room(hangs=hangs), Room()]
-    to_be_made = iter(rooms)
-    moved: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    async def on_moved(room: Any) -> None:
-        moved.set_result(room)
-
-    keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, on_moved=on_moved, sleep=naps)
-    await keeper.connect(*A)
-    first.handlers["reconnecting"]()
-    first.handlers["reconnecting"]()
-    assert await asyncio.wait_for(moved, 10) is second
-    assert keeper.room is second
-    first.handlers["disconnected"]()
-    assert (first.did, second.did) == ([A, "disconnect"], [B])
-    assert naps.slept == [3.0, 2.0]
-    assert len(front.asked) == 2, "of the room that was left nothing is heard any more"
-    assert not keeper.ended.done()
+    front, naps = await door((425, {"Retry-After": "1"}, {}), (201, {}, {**MOVED[2], **field})), Naps()
+    async with aiohttp.ClientSession() as http:
+        entry = await client.reask(http, front.url, {}, token("r1"), waiting=True, sleep=naps)
+    assert [headers["X-Talktime-Waiting"] for headers, _ in front.asked] == ["true", "true"]
+    assert entry.is_elsewhere("wss://a") is elsewhere
+    assert entry.is_elsewhere("wss://b") is field.get("moved", False), "without the field the servers are compared"
 
 
-async def test_who_cannot_enter_at_first_asks_again_and_is_not_called_moved(
+async def test_who_waits_is_told_of_the_end_and_takes_no_refusal_for_it(
     client: ModuleType, door: Callable[..., Any]
 ) -> None:
-    front, naps = await door((425, {}, {}), MOVED), Naps()
-    first, second = rooms = [Room(fails=True), Room()]
-    to_be_made = iter(rooms)
-    told: list[Any] = []
-
-    async def on_moved(room: Any) -> None:
-        told.append(room)
-
-    keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, on_moved=on_moved, sleep=naps)
-    await keeper.connect(*A)
-    assert keeper.room is second
-    assert (first.did, second.did, told) == ([A], [B], [])
-    assert naps.slept == [2.0, 2.0]
+    front, naps = await door((403, {}, {}), (404, {}, {})), Naps()
+    async with aiohttp.ClientSession() as http:
+        assert await client.reask(http, front.url, {}, token("r1"), waiting=True, sleep=naps) is None
+    assert naps.slept == [math.inf], "refused: never again"
 
 
-async def test_who_waits_at_a_door_that_does_not_open_asks_again_and_leaves_it_when_it_does(
-    client: ModuleType, door: Callable[..., Any]
+@pytest.mark.parametrize("answer", [(201, {}, {"hello": "world"}), (201, {}, []), (503, {"Retry-After": "soon"}, {})])
+async def test_what_is_no_answer_of_the_front_door_is_asked_again(
+    client: ModuleType, door: Callable[..., Any], answer: Any
 ) -> None:
-    front, naps = await door(MOVED), Naps()
-    opens = asyncio.Event()
-    first, second = rooms = [Room(opens=opens), Room()]
-    to_be_made = iter(rooms)
-    keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, sleep=naps, enter_sec=0.5)
-    await keeper.connect(*A)
-    assert keeper.room is second
-    assert (first.did, second.did) == ([A], [B])
-    opens.set()
-    await asyncio.wait_for(first.left.wait(), 60)
-    assert keeper.room is second
-    assert (first.did, second.did) == ([A, "disconnect"], [B])
-    assert len(front.asked) == 1
-
-
-async def test_an_interview_that_ended_before_anybody_was_in_it_says_what_failed(
-    client: ModuleType, door: Callable[..., Any]
-) -> None:
-    front, naps = await door((404, {}, {})), Naps()
-    keeper = client.Keeper(lambda: Room(fails=True), front.url, {}, sleep=naps)
-    with pytest.raises(ConnectionError, match="no media"):
-        await keeper.connect(*A)
-    assert keeper.ended.done()
-
-
-@pytest.mark.parametrize("when", ["while it asks", "while it enters"])
-async def test_who_hangs_up_on_the_way_is_not_brought_back(
-    client: ModuleType, door: Callable[..., Any], when: str
-) -> None:
-    front, naps = await door(MOVED), Naps()
-    first, second = rooms = [Room(), Room()]
-    to_be_made = iter(rooms)
-    moved: list[Any] = []
-
-    async def on_moved(room: Any) -> None:
-        moved.append(room)
-
-    def new_room() -> Room:
-        room = next(to_be_made)
-        if room is second and when == "while it enters":
-            hanging_up.append(asyncio.ensure_future(keeper.stop()))
-        return room
-
-    async def nap(seconds: float) -> None:
-        await naps(seconds)
-        if when == "while it asks":
-            hanging_up.append(asyncio.ensure_future(keeper.stop()))
-
-    hanging_up: list[asyncio.Future[None]] = []
-    keeper = client.Keeper(new_room, front.url, {}, on_moved=on_moved, sleep=nap)
-    await keeper.connect(*A)
-    first.handlers["reconnecting"]()
-    await asyncio.wait_for(keeper.ended, 60)
-    await asyncio.gather(*hanging_up)
-    await asyncio.sleep(0.05)
-    assert moved == []
-    assert second.did in ([], [B, "disconnect"])
-
-
-async def test_where_it_could_not_be_told_it_asks_again(client: ModuleType, door: Callable[..., Any]) -> None:
-    front, naps = await door(MOVED, MOVED), Naps()
-    rooms = [Room(), Room(), Room()]
-    to_be_made = iter(rooms)
-    told: list[Any] = []
-    done = asyncio.Event()
-
-    async def on_moved(room: Any) -> None:
-        told.append(room)
-        if len(told) == 1:
-            raise RuntimeError("the microphone could not be published")
-        done.set()
-
-    keeper = client.Keeper(lambda: next(to_be_made), front.url, {}, on_moved=on_moved, sleep=naps)
-    await keeper.connect(*A)
-    rooms[0].handlers["disconnected"]()
-    await asyncio.wait_for(done.wait(), 60)
-    assert told == rooms[1:]
-    assert naps.slept == [0.0, 2.0]
-
-
-async def test_a_connection_that_heals_moves_nothing(client: ModuleType, door: Callable[..., Any]) -> None:
-    front, room = await door(), Room()
-    keeper = client.Keeper(lambda: room, front.url, {})
-    await keeper.connect(*A)
-    room.handlers["reconnecting"]()
-    await asyncio.sleep(0)
-    room.handlers["reconnected"]()
-    await asyncio.sleep(0)
-    assert (front.asked, room.did) == ([], [A])
-
-
-async def test_the_end_of_the_interview_is_told(client: ModuleType, door: Callable[..., Any]) -> None:
-    front, room = await door((404, {}, {})), Room()
-    keeper = client.Keeper(lambda: room, front.url, {})
-    await keeper.connect(*A)
-    room.handlers["disconnected"]()
-    await asyncio.wait_for(keeper.ended, 60)
-    assert room.did == [A]
-
-
-async def test_who_hangs_up_is_not_asked_for(client: ModuleType, door: Callable[..., Any]) -> None:
-    front, room = await door(), Room()
-    keeper = client.Keeper(lambda: room, front.url, {})
-    await keeper.connect(*A)
-    await keeper.stop()
-    assert keeper.ended.done()
-    assert (front.asked, room.did) == ([], [A, "disconnect"])
+    front, naps = await door(answer, MOVED), Naps()
+    async with aiohttp.ClientSession() as http:
+        assert (await client.reask(http, front.url, {}, token("r1"), sleep=naps)).server_url == "wss://b"
+    assert naps.slept == [2.0]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed here")

@@ -16,9 +16,9 @@
 // with what the Room said when the interview has ended before anybody was in it.
 //
 // The SDK is slow to notice that only the media's path (UDP) is cut, the front door is not. So it is asked, too, with
-// `X-Talktime-Waiting: true`, when entering takes more than 2 s, and when a connected Room has received nothing for 3 s
-// (by the statistics of its tracks, from connect() on), until that is over. 201 says with `moved` whether to connect
-// with what came, or to keep what there is.
+// `X-Talktime-Waiting: true`, when entering takes more than 2 s, and when the checks of a connected Room's path
+// have had no answer for 4 s (by the statistics of its tracks, from connect() on), until that is over. 201 says with
+// `moved` whether to connect with what came, or to keep what there is.
 
 export const FIRST_MS = 3000
 export const EVERY_MS = 2000
@@ -27,7 +27,7 @@ export const PATIENCE_MS = 120000
 export const WAIT_MS = 2000 // of an entry: until the front door is asked,
 export const AGAIN_MS = 1000 // and after it has said that the room is where it was
 export const LOOK_MS = 1000
-export const SILENT_MS = 3000
+export const SILENT_MS = 4000 // WebRTC checks its path every 2.5 s; a look may see an answer a second late
 
 /** The room a LiveKit token is for. */
 export function roomOf(token) {
@@ -81,16 +81,18 @@ export class Silence {
   }
 }
 
-/** What came in over the connections of the Room's tracks, by their own statistics; null where there are none. */
-export async function received(room) {
+/**
+ * Checks of the paths of the Room's tracks that were answered, by their own statistics; null where there are none.
+ * What else comes in says nothing: a server that gets nothing from here goes on sending reports.
+ */
+export async function answered(room) {
   try {
     const participants = [room.localParticipant, ...room.remoteParticipants.values()]
     const tracks = participants.flatMap((one) => [...one.trackPublications.values()].map(({ track }) => track))
     const reports = await Promise.all(tracks.map((track) => track?.getRTCStatsReport()))
     const counts = reports.flatMap((report) => [...(report?.values() ?? [])]).flatMap((one) => {
-      if (one.type === 'transport') return [one.bytesReceived, one.packetsReceived]
       const used = one.type === 'candidate-pair' && (one.nominated || one.state === 'succeeded')
-      return used ? [one.bytesReceived, one.requestsReceived, one.responsesReceived] : []
+      return used ? [one.responsesReceived] : []
     }).filter(Number.isFinite)
     return counts.length ? counts.reduce((sum, count) => sum + count) : null
   } catch (error) {
@@ -229,7 +231,7 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
       await sleep(LOOK_MS, life.signal)
       const present = silence
       // Statistics that do not come say nothing.
-      const total = await Promise.race([received(room), sleep(LOOK_MS, life.signal).then(() => null)])
+      const total = await Promise.race([answered(room), sleep(LOOK_MS, life.signal).then(() => null)])
       if (present.ms(now(), total) < SILENT_MS) hush()
       else if (present === silence && !(asking || waiting || moving || stopped)) void askSilently()
     }

@@ -13,8 +13,8 @@ again. 425, 429, 5xx, no network: wait and ask again. 404: the interview has end
 meanwhile, nothing moves.
 
 The SDK is slow to notice that only the media's path (UDP) is cut, the front door is not. So it is asked, too, with
-`X-Talktime-Waiting: true`, when entering takes more than 2 s, and when a connected Room has received nothing for 3 s,
-until that is over. 201 says with `moved` whether to connect with what came, or to keep what there is.
+`X-Talktime-Waiting: true`, when entering takes more than 2 s, and when the checks of a connected Room's path have had
+no answer for 4 s, until that is over. 201 says with `moved` whether to connect with what came, or to keep what there is.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ ENTER_SEC = 15.0
 """What the SDK gives one try; it makes three of them, and its server may be known to be sick after the first."""
 WAIT_SEC, AGAIN_SEC = 2.0, 1.0
 """Of those: until the front door is asked, and after it has said that the room is where it was."""
-LOOK_SEC, STATS_SEC, SILENT_SEC = 1.0, 1.0, 3.0
+LOOK_SEC, STATS_SEC, SILENT_SEC = 1.0, 1.0, 4.0
+"""WebRTC checks its path every 2.5 s; a look may see an answer a second late."""
 GONE = 404
 USELESS = frozenset({400, 401, 403, GONE})
 
@@ -103,14 +104,14 @@ async def reask(
 
 
 class Silence:
-    """How long nothing has been received. Only what was seen to grow can fall silent."""
+    """How long there has been no answer. Only what was seen to grow can fall silent."""
 
     def __init__(self) -> None:
         self._total: int | None = None
         self._grew_at = math.inf
 
     def seconds(self, now: float, total: int | None) -> float:
-        """``total``: received so far; None: unknown, which is no silence."""
+        """``total``: answers so far; None: unknown, which is no silence."""
         if total is None:
             return 0.0
         if self._total is not None and total > self._total:
@@ -119,15 +120,18 @@ class Silence:
         return max(0.0, now - self._grew_at)
 
 
-async def received(room: Any) -> int | None:
-    """What came in over the Room's connections, by its own statistics; None where there are none (an older SDK)."""
+async def answered(room: Any) -> int | None:
+    """Checks of the Room's paths that were answered, by its own statistics; None where there are none (an older SDK).
+
+    What else comes in says nothing: a server that gets nothing from here goes on sending reports.
+    """
     try:
         stats = await asyncio.wait_for(room.get_rtc_stats(), STATS_SEC)
     except Exception:
         return None
     both = (*stats.publisher_stats, *stats.subscriber_stats)
     pairs = [one.candidate_pair.candidate_pair for one in both if one.HasField("candidate_pair")]
-    return sum(it.bytes_received + it.requests_received + it.responses_received for it in pairs) if pairs else None
+    return sum(pair.responses_received for pair in pairs) if pairs else None
 
 
 async def leave(room: Any) -> None:
@@ -320,10 +324,10 @@ class Keeper:
         self._lost(0.0)
 
     async def _watch(self) -> None:
-        """Whether the Room hears anything, once a second."""
+        """Whether the Room's path is answered, once a second."""
         while True:
             await self._sleep(LOOK_SEC)
-            silence, total = self._silence, await received(self.room)
+            silence, total = self._silence, await answered(self.room)
             silent = silence.seconds(self._now(), total) >= SILENT_SEC
             if not silent:
                 self._hush()

@@ -134,25 +134,26 @@ class Room:
             raise ConnectionError("no media")
 
 
-def pair(received: int, requests: int = 0, responses: int = 0) -> stats_pb2.RtcStats:
-    """A candidate pair in a Room's statistics."""
-    it = stats_pb2.CandidatePairStats(bytes_received=received, requests_received=requests, responses_received=responses)
+def pair(answers: int, received: int = 0) -> stats_pb2.RtcStats:
+    """A candidate pair in a Room's statistics. `received`: bytes."""
+    it = stats_pb2.CandidatePairStats(responses_received=answers, bytes_received=received, requests_received=received)
     return stats_pb2.RtcStats(candidate_pair=stats_pb2.RtcStats.CandidatePair(candidate_pair=it))
 
 
 class HearingRoom(Room):
-    """One with statistics: more is received at each look, unless it is silent."""
+    """One with statistics: at each look another check has been answered, unless it is silent; reports always come."""
 
     def __init__(self, *, silent: bool = False) -> None:
         super().__init__()
         self.silent = silent
         self.stats: Callable[[], Any] = lambda: SimpleNamespace(
-            publisher_stats=[], subscriber_stats=[pair(self._bytes)]
+            publisher_stats=[], subscriber_stats=[pair(self._answers, self._bytes)]
         )
-        self._bytes = 1000
+        self._answers, self._bytes = 10, 1000
 
     async def get_rtc_stats(self) -> Any:
-        self._bytes += 0 if self.silent else 100
+        self._answers += 0 if self.silent else 1
+        self._bytes += 100
         return self.stats()
 
 

@@ -1,4 +1,4 @@
-"""A Room that calls itself connected and receives nothing: the front door is asked whether it goes on there."""
+"""A Room that calls itself connected and whose path is dead: the front door is asked whether it goes on there."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_silence_counts_from_the_last_growth(client: ModuleType, totals: list[in
     assert [silence.seconds(float(at), total) for at, total in enumerate(totals)] == seconds
 
 
-async def test_what_is_received_is_summed_over_both_connections(client: ModuleType) -> None:
+async def test_answered_checks_are_summed_over_both_connections(client: ModuleType) -> None:
     room = HearingRoom()
-    room.stats = lambda: SimpleNamespace(publisher_stats=[pair(1, 20, 300)], subscriber_stats=[pair(4000), pair(50000)])
-    assert await client.received(room) == 54321
+    room.stats = lambda: SimpleNamespace(publisher_stats=[pair(1, 9)], subscriber_stats=[pair(20), pair(300, 9)])
+    assert await client.answered(room) == 321
 
 
 async def test_without_statistics_nothing_is_known(client: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ async def test_without_statistics_nothing_is_known(client: ModuleType, monkeypat
     broken.stats = lambda: 1 / 0
     monkeypatch.setattr(client, "STATS_SEC", 0.0)
     monkeypatch.setattr(hanging, "get_rtc_stats", asyncio.Event().wait)
-    assert [await client.received(room) for room in (empty, broken, hanging, Room(), None)] == [None] * 5
+    assert [await client.answered(room) for room in (empty, broken, hanging, Room(), None)] == [None] * 5
 
 
 class Talk:
@@ -81,17 +81,17 @@ async def test_as_long_as_nothing_is_heard_it_asks_and_stays_where_it_is_told_to
     clock: Clock, talk: Callable[..., Any]
 ) -> None:
     it, door = await talk(STAY)
-    await clock.to(7.9)
+    await clock.to(8.9)
     assert door.at == []
-    await clock.to(12.5)
-    assert (door.at, door.waiting) == ([8, 10, 12], [True] * 3)
+    await clock.to(13.5)
+    assert (door.at, door.waiting) == ([9, 11, 13], [True] * 3)
     it.room.silent = False
     await clock.to(60)
-    assert door.at == [8, 10, 12], "it hears again"
+    assert door.at == [9, 11, 13], "it hears again"
     assert it.room.did == [A]
     it.room.silent = True
-    await clock.to(63.5)
-    assert door.at == [8, 10, 12, 63], "and falls silent again"
+    await clock.to(64.5)
+    assert door.at == [9, 11, 13, 64], "and falls silent again"
 
 
 async def test_it_moves_once_when_the_interview_has_moved(clock: Clock, talk: Callable[..., Any]) -> None:
@@ -100,7 +100,7 @@ async def test_it_moves_once_when_the_interview_has_moved(clock: Clock, talk: Ca
     assert (it.room.did, it.next.did) == ([A, "disconnect"], [B])
     assert it.rooms.moved == [it.next]
     assert it.keeper.room is it.next
-    assert door.at == [8, 10]
+    assert door.at == [9, 11]
 
 
 @pytest.mark.parametrize(("where", "moves"), [(A, False), (B, True)])
@@ -108,14 +108,14 @@ async def test_an_older_front_door_names_another_server_or_the_same(
     clock: Clock, talk: Callable[..., Any], where: tuple[str, str], moves: bool
 ) -> None:
     it, _ = await talk(place(where))
-    await clock.to(9)
+    await clock.to(10)
     assert it.rooms.moved == ([it.next] if moves else [])
 
 
 async def test_a_place_that_is_being_made_is_waited_for(clock: Clock, talk: Callable[..., Any]) -> None:
     it, door = await talk((425, {"Retry-After": "1"}, {}), (503, {}, {}), AWAY)
     await clock.to(60)
-    assert door.at == [8, 9, 11]
+    assert door.at == [9, 10, 12]
     assert it.rooms.moved == [it.next]
 
 
@@ -123,7 +123,7 @@ async def test_a_place_that_is_being_made_is_waited_for(clock: Clock, talk: Call
 async def test_a_refusal_ends_no_connection(clock: Clock, talk: Callable[..., Any], status: int) -> None:
     it, door = await talk((status, {}, {}))
     await clock.to(60)
-    assert door.at == [8]
+    assert door.at == [9]
     assert it.room.did == [A]
     assert not it.keeper.ended.done()
 
@@ -131,7 +131,7 @@ async def test_a_refusal_ends_no_connection(clock: Clock, talk: Callable[..., An
 async def test_an_interview_that_has_ended_is_left(clock: Clock, talk: Callable[..., Any]) -> None:
     it, door = await talk((404, {}, {}))
     await clock.to(60)
-    assert door.at == [8]
+    assert door.at == [9]
     assert it.room.did == [A, "disconnect"]
     assert it.keeper.ended.done()
 
@@ -155,38 +155,38 @@ async def test_statistics_that_fail_are_no_silence(clock: Clock, talk: Callable[
 async def test_a_connection_that_breaks_takes_over(clock: Clock, talk: Callable[..., Any], answered: bool) -> None:
     answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     it, door = await talk(answer, AWAY)
-    await clock.to(9)
+    await clock.to(10)
     it.room.handlers["reconnecting"]()
     if answered:
         answer.set_result(AWAY)
     await clock.to(60)
-    assert (door.at, door.waiting) == ([8, 12], [True, False])
+    assert (door.at, door.waiting) == ([9, 13], [True, False])
     assert (it.room.did, it.next.did, it.rooms.moved) == ([A, "disconnect"], [B], [it.next])
 
 
 async def test_who_was_told_to_stay_and_then_breaks_has_one_asker(clock: Clock, talk: Callable[..., Any]) -> None:
     it, door = await talk(STAY, (425, {}, {}))
-    await clock.to(9)
+    await clock.to(10)
     it.room.handlers["reconnecting"]()
-    await clock.to(15)
-    assert (door.at, door.waiting) == ([8, 12, 14], [True, False, False])
+    await clock.to(16)
+    assert (door.at, door.waiting) == ([9, 13, 15], [True, False, False])
 
 
 async def test_an_ask_ends_with_the_statistics_that_it_rests_on(clock: Clock, talk: Callable[..., Any]) -> None:
     it, door = await talk(STAY)
-    await clock.to(10.5)
+    await clock.to(11.5)
     it.room.stats = lambda: 1 / 0
     await clock.to(60)
-    assert door.at == [8, 10]
+    assert door.at == [9, 11]
 
 
 async def test_a_connection_that_has_healed_must_be_heard_before_it_is_silent(
     clock: Clock, talk: Callable[..., Any]
 ) -> None:
     it, door = await talk(STAY)
-    await clock.to(6)
+    await clock.to(7)
     it.room.handlers["reconnecting"]()
-    await clock.to(8.5)
+    await clock.to(9.5)
     it.room.handlers["reconnected"]()
     await clock.to(60)
     assert door.at == []
@@ -195,10 +195,10 @@ async def test_a_connection_that_has_healed_must_be_heard_before_it_is_silent(
 async def test_who_hangs_up_while_it_asks_is_not_brought_back(clock: Clock, talk: Callable[..., Any]) -> None:
     answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     it, door = await talk(answer)
-    await clock.to(9)
+    await clock.to(10)
     await it.keeper.stop()
     answer.set_result(AWAY)
     await settle()
     await clock.to(60)
-    assert door.at == [8]
+    assert door.at == [9]
     assert (it.room.did, it.next.did, it.rooms.moved) == ([A, "disconnect"], [], [])

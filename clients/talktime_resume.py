@@ -14,7 +14,8 @@ meanwhile, nothing moves.
 
 The SDK is slow to notice that only the media's path (UDP) is cut, the front door is not. So it is asked, too, with
 `X-Talktime-Waiting: true`, when entering takes more than 2 s, and when the checks of a connected Room's path have had
-no answer for 4 s, until that is over. 201 says with `moved` whether to connect with what came, or to keep what there is.
+no answer for 4 s, until that is over. 201 says with `moved` whether to connect with what came, or to keep what there
+is.
 """
 
 from __future__ import annotations

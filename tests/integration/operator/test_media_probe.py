@@ -1,4 +1,4 @@
-"""UDP that is dropped while HTTP answers: seen by the operator's own look at a real livekit-server."""
+"""UDP that is dropped while HTTP answers: seen by the operator's own look at a real livekit-server, and by a guest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from talktime_operator.names import Key
 
 from tests.integration.operator.apiserver import binary
 from tests.integration.operator.netns import SERVER, Cable, cable, process
+from tests.integration.operator.silent_guests import helper
 
 KEY, SECRET = "APIprobe", "a-secret-of-at-least-32-characters-long"
 DROP = """
@@ -28,6 +30,8 @@ table ip lossy {
   }
 }
 """
+ALL_DROPPED = DROP.replace("udp dport 7882 counter drop", "udp dport 7882 drop; tcp dport 7881 drop")
+SILENT_SEC = helper().SILENT_SEC
 
 
 @pytest.fixture
@@ -36,8 +40,20 @@ def net() -> Iterator[Cable]:
         yield made
 
 
+@contextmanager
+def livekit(net: Cable, folder: Path) -> Iterator[None]:
+    """A livekit-server as a pool's node has it, without Redis."""
+    config = livekit_config(Key("talktime", "eu"), SFUPoolSpec.model_validate({}))
+    del config["redis"], config["key_file"], config["webhook"]
+    text = yaml.safe_dump(config | {"keys": {KEY: SECRET}}).replace(NODE_IP, SERVER)
+    server = net.server.command(binary("livekit-server"), f"--node-ip={SERVER}")
+    with process(server, folder / "livekit.log", LIVEKIT_CONFIG=text):
+        until_it_answers(net)
+        yield
+
+
 class Rounds:
-    """The operator's rounds in the clients' namespace."""
+    """What a script in the clients' namespace tells, line by line."""
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self._child = child
@@ -55,16 +71,8 @@ class Rounds:
 
 
 def test_udp_that_is_dropped_while_http_answers_makes_the_node_sick_and_is_no_rooms(net: Cable, tmp_path: Path) -> None:
-    config = livekit_config(Key("talktime", "eu"), SFUPoolSpec.model_validate({}))
-    del config["redis"], config["key_file"], config["webhook"]
-    text = yaml.safe_dump(config | {"keys": {KEY: SECRET}}).replace(NODE_IP, SERVER)
-    log = tmp_path / "livekit.log"
     words = net.client.command(sys.executable, str(Path(__file__).with_name("media_rounds.py")), SERVER, KEY, SECRET)
-    server = net.server.command(binary("livekit-server"), f"--node-ip={SERVER}")
-    with (
-        process(server, log, LIVEKIT_CONFIG=text),
-        subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child,
-    ):
+    with livekit(net, tmp_path), subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
         try:
             rounds = Rounds(child)
             rounds.until(lambda r: r["verdict"] == "good" and r["media"] == "good")
@@ -82,6 +90,38 @@ def test_udp_that_is_dropped_while_http_answers_makes_the_node_sick_and_is_no_ro
             assert {r["rooms"] for r in rounds.seen if "rooms" in r} <= {0, None}
         finally:
             child.kill()
+
+
+@pytest.mark.real_session
+def test_a_guests_own_statistics_show_a_path_that_only_the_server_still_uses(net: Cable, tmp_path: Path) -> None:
+    """What it sends is lost, its server's reports still come, and the SDK says nothing for a long while."""
+    script = str(Path(__file__).with_name("silent_guests.py"))
+    words = net.client.command(sys.executable, script, f"ws://{SERVER}:7880", KEY, SECRET)
+    with livekit(net, tmp_path), subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            told = Rounds(child)
+            seen: list[float] = []
+
+            def enough(row: dict[str, Any]) -> bool:
+                seen.append(row["silent"])
+                return row["known"] and len(seen) >= 10
+
+            told.until(enough)
+            assert max(seen) < SILENT_SEC, "a path that works would be asked about"
+            net.server.rules(ALL_DROPPED)
+            lost_at = time.monotonic()
+            silent = told.until(lambda row: row.get("silent", 0) >= SILENT_SEC or "event" in row)
+            assert "event" not in silent, "the SDK was quicker"
+            assert time.monotonic() - lost_at < SILENT_SEC + 2
+        finally:
+            child.kill()
+
+
+def until_it_answers(net: Cable) -> None:
+    deadline = time.monotonic() + 30
+    while not _http_answers(net):
+        assert time.monotonic() < deadline, "livekit-server does not answer"
+        time.sleep(0.2)
 
 
 def _http_answers(net: Cable) -> bool:

@@ -2,7 +2,7 @@
 
 A Project without `endpoint` dials api.openai.com: the cluster has no way out, so its DNS leads the name to a stand-in
 whose certificate a CA of this test has signed. A Project with Gemini Live, whose plugin speaks TLS only, dials the
-simulator: an interview up to its limit.
+simulator.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hack.demo.interviews import Held, Round, hold
 from tests.certificates import Authority
 from tests.conftest import locked_real_sessions
 from tests.e2e.house import House, eventually
-from tests.e2e.sides import MONEY, moment, speech_seconds
+from tests.e2e.sides import MONEY
 from tests.e2e.stranger import Server, run_client, settled
 
 HOST = "api.openai.com"
@@ -34,8 +34,10 @@ PLACE = "behind-a-proxy"
 STUDY = "no-endpoint"
 STAND_IN = "stand-in"
 GEMINI = "gemini"
-LIMIT = Decimal("0.10")
-INTERVIEW = Round(PLACE, GEMINI, count=1, concurrency=1, max_seconds=420, stay=True)
+LIMIT = Decimal("0.50")
+INTERVIEW = Round(PLACE, GEMINI, count=1, concurrency=1, turns=4, min_seconds=45)
+"""Up to the least limit that Gemini allows would take five minutes (docs/metering.md has one that was held); limits
+with its plugin are in tests/integration/agent."""
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +170,7 @@ def project() -> dict[str, Any]:
 
 
 def gemini() -> dict[str, Any]:
-    """Gemini Live at the simulator, with a limit that a few minutes of talk reach."""
+    """Gemini Live at the simulator."""
     provider = {
         "name": "google",
         "api": "GeminiLive",
@@ -225,33 +227,21 @@ def test_without_an_endpoint_the_interview_is_held_at_the_public_address_over_tl
     assert (credentials["status"], credentials["reason"]) == ("True", "ProviderAccepted"), credentials
 
 
-def test_an_interview_with_gemini_is_wrapped_up_and_says_goodbye_within_its_limit(evening: Evening) -> None:
+def test_an_interview_with_gemini_is_held_and_tells_its_participant_nothing_of_money(evening: Evening) -> None:
     [session] = evening.held.sessions
     assert session["problems"] == []
-    assert evening.book.close_reason == "budget"
-    said = [event["name"] for event in evening.book.row["events"]]
-    expected = ["soft_limit", "wrap_up_sent", "hard_limit", "closing_started", "closing_finished"]
-    assert [name for name in said if name in expected] == expected
-    hard = moment(str(evening.book.event("hard_limit")))
-    # As it is heard; leaving takes the rest of the ten seconds.
-    assert 1 <= speech_seconds(evening.held.folder, session, since=hard) <= 5.5
-    assert max(moment(entry["at"]) for entry in session["received"]["timeline"]) - hard <= 10
-    assert {update["limit_state"] for update in session["observer"]["updates"]} >= {"ok", "soft", "hard"}
+    assert evening.book.close_reason == "participant_left"
+    updates = session["observer"]["updates"]
+    assert len(updates) >= 4
+    assert updates[-1]["total_usd"] == pytest.approx(float(evening.book.posted), abs=0.0001)
     received = json.dumps({part: value for part, value in session["received"].items() if part != "token"})
     assert not MONEY.search(received), MONEY.findall(received)
 
 
 def test_what_gemini_billed_is_posted_to_the_micro_dollar(evening: Evening) -> None:
     book = evening.book
-    print(f"limit {LIMIT}, billed {book.truth_usd}, posted {book.posted}")
+    print(f"billed {book.truth_usd}, posted {book.posted}")
     assert book.uncounted == ()
     assert book.posted == book.ai_usd == book.truth_usd + book.unmetered_usd
     assert Decimal("0") < book.posted <= LIMIT
     assert book.reserved == 0
-
-
-def test_gemini_heard_the_wrap_up_once(house: House, evening: Evening) -> None:
-    log = house.simulator_log()
-    ours = {r["provider_session"] for r in log if r["event"] == "session.created" and "gemini" in r["model"]}
-    created = [r for r in log if r["provider_session"] in ours and r["event"] == "response.create"]
-    assert [sum(bool(r[what]) for r in created) for what in ("wrap_up", "closing")] == [1, 1]

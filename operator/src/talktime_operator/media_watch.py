@@ -19,8 +19,11 @@ WITHIN = 0.6
 
 @dataclass
 class _Look:
+    """`came_about`: the last try was a look; else the answer is an older one's."""
+
     answer: Answer | None
     at: float
+    came_about: bool = True
 
 
 class MediaWatch:
@@ -43,11 +46,17 @@ class MediaWatch:
             self._looks[uid] = _Look(reply.answer, now)
         elif known is not None and now - known.at >= stale:
             self._looks[uid] = _Look(None, now)
+        elif known is not None:
+            known.came_about = False
         return reply.seconds
 
     def lacks(self, uid: str) -> bool:
         """No UDP came through at the last look."""
         return uid in self._looks and self._looks[uid].answer is Answer.NO_MEDIA
+
+    def lacks_since_before(self, uid: str) -> bool:
+        """No UDP came through at the last look, and the last try to look again did not come about."""
+        return self.lacks(uid) and not self._looks[uid].came_about
 
     def judge(self, nodes: Iterable[tuple[str, str]], proven: bool) -> Media:
         """`nodes`: (uid, name) of those that take new rooms."""

@@ -212,6 +212,12 @@ class SfuHealth(Collector):
         within = min(max(target.interval, 0.5), 1.0)
         readings = await asyncio.gather(*(self._ask_node(t, target, within) for t in nodes))
         state.media = self._judge_media(target, nodes, state.media.proven)
+        if (
+            state.media.verdict == "bad"
+            and state.blocked < target.failure_threshold
+            and self._nothing_new(nodes, readings)
+        ):
+            return False
         state.blocked = state.blocked + 1 if state.media.verdict == "bad" else 0
         if state.blocked:
             readings = [self._without_media(t, r) for t, r in zip(nodes, readings, strict=True)]
@@ -271,6 +277,15 @@ class SfuHealth(Collector):
         if not target.media or self._media is None:
             return Media(proven=proven)
         return self._media.judge(((t.pod.uid, t.pod.key.name) for t in nodes if t.takes and t.pod.live), proven)
+
+    def _nothing_new(self, nodes: Iterable[Target], readings: Iterable[Reading]) -> bool:
+        """A node that lost UDP answers over HTTP and could not be joined this time, as one that is starved. What is not
+        yet certain does not become so by that (law 6)."""
+        media = self._media
+        if media is None:
+            return False
+        both = zip(nodes, readings, strict=True)
+        return any(r.answer is Answer.GOOD and media.lacks_since_before(t.pod.uid) for t, r in both)
 
     def _without_media(self, target: Target, reading: Reading) -> Reading:
         lacks = self._media is not None and self._media.lacks(target.pod.uid) and reading.answer is Answer.GOOD

@@ -208,8 +208,11 @@ class Paths(MediaProbe):
     def __init__(self, world: World) -> None:
         self._world = world
         self.lost = False
+        self.joins = True
 
     async def look(self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float) -> Reply:
+        if not self.joins:
+            return Reply(Answer.SILENT)
         self._world.clock.now += within if self.lost else 0.0
         return Reply(Answer.NO_MEDIA) if self.lost else Reply(Answer.GOOD, 0.001)
 
@@ -237,6 +240,28 @@ async def test_lost_udp_is_known_within_three_seconds_by_three_looks_that_do_not
         await health.round([target])
         # Once it counts as sick there is no hurry any more.
         assert len([url for url in world.asked[started:] if url.endswith("/metrics")]) <= 1
+
+
+async def test_joins_that_do_not_come_about_add_nothing_to_a_loss_that_is_not_certain(
+    world: World, pool: Callable[..., PoolTarget]
+) -> None:
+    """A starved machine answers late, over UDP too, and then cannot be joined at all."""
+    paths, target = Paths(world), pool("a", proven=True, media=True, media_interval=1.0)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as client:
+        probe, watch = Probe(client, world.clock), MediaWatch(paths)
+        health = SfuHealth(probe, 20, world.reachable, clock=world.clock, media=watch)
+        await rounds(world, health, target, 2)
+        paths.lost = True
+        await rounds(world, health, target)
+        paths.joins = False
+        await rounds(world, health, target, 10)
+        assert (health.evidence(EU).sick, health.nodes(["uid-a"])["uid-a"].health) == (False, "good")
+        paths.joins = True
+        await rounds(world, health, target, 2)
+        assert health.evidence(EU).sick
+        paths.joins = False
+        await rounds(world, health, target, 10)
+        assert health.evidence(EU).sick, "what is certain stays so while it cannot be looked at"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from hack.demo.interviews import Held, Round, hold
 from tests.certificates import Authority
 from tests.conftest import locked_real_sessions
 from tests.e2e.house import House, eventually
-from tests.e2e.sides import MONEY
+from tests.e2e.sides import MONEY, moment
 from tests.e2e.stranger import Server, run_client, settled
 
 HOST = "api.openai.com"
@@ -124,27 +125,47 @@ def study(house: House, stand_in: Callable[[], bool], trusting: str) -> Iterator
 
 @dataclass(frozen=True)
 class Evening:
-    """What the stock client heard of `no-endpoint`, the interview with Gemini, and its books once it was over."""
+    """What the stock client heard of `no-endpoint`, the interview with Gemini and its books once it was over. `again`:
+    the status of its Project, which was deleted in the middle of it and then applied again; `ever`: what was posted on
+    that Project since there is a ledger."""
 
     heard: dict[str, Any]
     held: Held
     book: SessionBook
+    deleted_at: float
+    ever: Decimal
+    again: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def evening(house: House, study: None) -> Evening:
     said: list[str] = []
-    with locked_real_sessions(), ThreadPoolExecutor(1) as pool:
+    with locked_real_sessions(), ThreadPoolExecutor(2) as pool:
         interview = pool.submit(hold, house.kube, house.images, INTERVIEW, house.folder / GEMINI, said.append)
-        heard = run_client(house, PLACE, STUDY)
+        client = pool.submit(run_client, house, PLACE, STUDY)
         try:
-            held = interview.result()
+            eventually("two turns with Gemini", lambda: any(row["turns"] >= 2 for row in sessions(house)), 120)
+            house.kube("delete", "project", GEMINI, "-n", PLACE, "--wait=false")
+            deleted_at = time.time()
+            held, heard = interview.result(), client.result()
         except BaseException:
             print("\n".join(said))
             raise
-    settled(house, PLACE, GEMINI)
-    [book] = books.read(house).of(set(held.ids))
-    return Evening(heard, held, book)
+    eventually("the interview is over", lambda: all(row["state"] != "open" for row in sessions(house)), 120)
+    there = ("-n", PLACE, "get", "project", GEMINI, "--ignore-not-found", "--output=name")
+    eventually("the Project is gone", lambda: not house.kube(*there).strip(), 120)
+    house.kube("apply", "-f", "-", stdin=json.dumps(gemini()))
+    again = settled(house, PLACE, GEMINI)
+    final = books.read(house)
+    [book] = final.of(set(held.ids))
+    ever = sum((one.posted for one in final.of_project(f"{PLACE}/{GEMINI}")), Decimal(0))
+    return Evening(heard, held, book, deleted_at, ever, again)
+
+
+def sessions(house: House) -> list[dict[str, Any]]:
+    """The ledger's sessions of the Project with Gemini."""
+    return house.rows(f"""SELECT s.id::text AS id, s.state, s.turns FROM sessions s JOIN projects p
+                          ON p.id = s.project_id WHERE p.namespace = '{PLACE}' AND p.name = '{GEMINI}'""")
 
 
 def project() -> dict[str, Any]:
@@ -245,3 +266,10 @@ def test_what_gemini_billed_is_posted_to_the_micro_dollar(evening: Evening) -> N
     assert book.posted == book.ai_usd == book.truth_usd + book.unmetered_usd
     assert Decimal("0") < book.posted <= LIMIT
     assert book.reserved == 0
+
+
+def test_a_deleted_projects_interview_goes_on_and_its_money_is_there_when_it_comes_back(evening: Evening) -> None:
+    [session] = evening.held.sessions
+    turns_after = [start for start in session["agent_starts"] if moment(start) > evening.deleted_at + 5]
+    assert turns_after, "nobody was heard any more"
+    assert Decimal(evening.again["budget"]["posted"]) == pytest.approx(evening.ever, abs=Decimal("0.000001"))

@@ -102,6 +102,16 @@ def test_long_running_servers_are_probed(everything: list[Manifest]) -> None:
             assert "readinessProbe" in pod["containers"][0], name
 
 
+@pytest.mark.parametrize("name", ["talktime-ledger", "talktime-gateway"])
+def test_who_is_asked_serves_on_while_a_successor_starts(default: list[Manifest], name: str) -> None:
+    pod = named(default, "Deployment", name)["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    program, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert program == "sleep"
+    # An agent calls ten seconds an outage; what is under way when the sleep is over has time to end.
+    assert 10 < int(seconds) <= pod["terminationGracePeriodSeconds"] - 20
+
+
 @pytest.mark.parametrize(
     ("deployment", "settings"),
     [

@@ -24,7 +24,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,10 @@ class Lane:
         fresh = everything[len(self.truth) :]
         self.truth = everything
         return fresh
+
+
+SESSIONS = 60
+"""Per provider; what --only draws from."""
 
 
 async def held(lane: Lane, plan: Plan, book: Books, rates: Rates, tallies: dict[str, Tally]) -> None:
@@ -292,7 +296,7 @@ def missed(told: dict[str, Any], problems: Sequence[str]) -> list[str]:
     return found
 
 
-def run(sessions: int, lanes: int, real: int, seed: int) -> tuple[dict[str, Any], list[str]]:
+def run(todo: Sequence[Plan], lanes: int, real: int) -> tuple[dict[str, Any], list[str]]:
     """With a PostgreSQL of its own."""
     logging.disable(logging.ERROR)
     # Stopped by a signal, it still stops its servers.
@@ -300,7 +304,7 @@ def run(sessions: int, lanes: int, real: int, seed: int) -> tuple[dict[str, Any]
     home = Path(tempfile.mkdtemp(prefix="talktime-metering-"))
     try:
         with postgres(home) as dsn:
-            return asyncio.run(measured(dsn, home, plans.plans(seed, sessions), lanes, real))
+            return asyncio.run(measured(dsn, home, todo, lanes, real))
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -308,12 +312,20 @@ def run(sessions: int, lanes: int, real: int, seed: int) -> tuple[dict[str, Any]
 def main() -> int:
     """Exit 1 unless every token and the bill are exact."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sessions", type=int, default=60, help="compressed sessions per provider")
+    parser.add_argument("--sessions", type=int, default=SESSIONS, help="compressed sessions per provider")
     parser.add_argument("--lanes", type=int, default=8, help="sessions at once")
     parser.add_argument("--real", type=int, default=0, help="sessions per provider over WebRTC, in real time")
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument(
+        "--only", metavar="VENDOR:NUMBER", help="this session alone, --sessions times: what a race does"
+    )
     options = parser.parse_args()
-    told, problems = run(options.sessions, options.lanes, options.real, options.seed)
+    todo = plans.plans(options.seed, SESSIONS if options.only else options.sessions)
+    if options.only:
+        vendor, _, number = options.only.partition(":")
+        [one] = [plan for plan in todo if (plan.vendor, str(plan.number)) == (vendor, number)]
+        todo = [replace(one, number=again) for again in range(options.sessions)]
+    told, problems = run(todo, options.lanes, options.real)
     wrong = missed(told, problems)
     for text in wrong:
         print(f"NOT EXACT {text}")

@@ -176,6 +176,7 @@ async def test_the_first_question_after_the_death_is_answered_with_another_place
             moved = await http.post(TOKEN, headers=as_.server, json=body)
             took = time.monotonic() - began
             assert (moved.status_code, moved.json()["server_url"], room_of(moved)) == (201, cloud.url, room)
+            assert moved.json()["moved"] is True
             assert ledger.sessions[room]["epoch"] == 2
 
             began = time.monotonic()

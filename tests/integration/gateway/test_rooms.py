@@ -12,6 +12,7 @@ import aiohttp
 import jwt
 import pytest
 from livekit import rtc
+from talktime_gateway.reask import HELD_SEC
 from talktime_gateway.rooms import NewRoom, Rooms
 from talktime_gateway.tokens import SfuKeys
 
@@ -72,7 +73,12 @@ async def test_asking_again_moves_back_into_the_room_while_it_is_there(
         old = {"X-Talktime-Previous-Token": first.json()["participant_token"]}
         again = await http.post(TOKEN, headers=as_.server | old, json=body)
         assert again.status_code == 201
-        assert identity(again) == "participant-1"
+        assert (identity(again), again.json()["moved"]) == ("participant-1", False)
+        assert "moved" not in first.json(), "a new session has nowhere to move from"
+        began = time.monotonic()
+        kept = await http.post(TOKEN, headers=as_.server | old | {"X-Talktime-Waiting": "true"}, json=body)
+        assert (kept.status_code, kept.json()["moved"]) == (201, False)
+        assert time.monotonic() - began >= HELD_SEC, "who hears nothing is held: the operator may find out why"
         used_ticket = {"Authorization": "Bearer ttt_" + "u" * 43}
         in_body = body | {"previous_token": first.json()["participant_token"]}
         assert (await http.post(TOKEN, headers=used_ticket, json=in_body)).status_code == 201

@@ -217,51 +217,54 @@ class Paths(MediaProbe):
         return Reply(Answer.NO_MEDIA) if self.lost else Reply(Answer.GOOD, 0.001)
 
 
-async def test_lost_udp_is_known_within_three_seconds_by_three_looks_that_do_not_wait_for_the_next_round(
-    world: World, pool: Callable[..., PoolTarget]
-) -> None:
-    paths, target = Paths(world), pool("a", proven=True, media=True, media_interval=1.0)
+@pytest.fixture
+async def watched(world: World) -> AsyncIterator[tuple[Paths, SfuHealth]]:
+    """Nodes whose media path is looked at."""
+    paths = Paths(world)
     async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as client:
-        probe, watch = Probe(client, world.clock), MediaWatch(paths)
-        health = SfuHealth(probe, 20, world.reachable, clock=world.clock, media=watch)
-        await rounds(world, health, target, 2)
-        paths.lost, lost_at, seen = True, world.clock.now, []
-        for _ in range(60):
-            world.clock.now += 0.1
-            await health.round([target])
-            seen.append((health.evidence(EU).sick, world.clock.now - lost_at))
-        assert health.evidence(EU).cause is Cause.MEDIA
-        known = next(after for sick, after in seen if sick)
-        assert 3 * WITHIN < known <= 1.0 + 3 * (WITHIN + 0.1) + 0.1
-        started = len(world.asked)
-        world.clock.now += 0.5
+        probe = Probe(client, world.clock)
+        yield paths, SfuHealth(probe, 20, world.reachable, clock=world.clock, media=MediaWatch(paths))
+
+
+async def test_lost_udp_is_known_within_three_seconds_by_three_looks_that_do_not_wait_for_the_next_round(
+    world: World, watched: tuple[Paths, SfuHealth], pool: Callable[..., PoolTarget]
+) -> None:
+    (paths, health), target = watched, pool("a", proven=True, media=True, media_interval=1.0)
+    await rounds(world, health, target, 2)
+    paths.lost, lost_at, seen = True, world.clock.now, []
+    for _ in range(60):
+        world.clock.now += 0.1
         await health.round([target])
-        world.clock.now += 0.2
-        await health.round([target])
-        # Once it counts as sick there is no hurry any more.
-        assert len([url for url in world.asked[started:] if url.endswith("/metrics")]) <= 1
+        seen.append((health.evidence(EU).sick, world.clock.now - lost_at))
+    assert health.evidence(EU).cause is Cause.MEDIA
+    known = next(after for sick, after in seen if sick)
+    assert 3 * WITHIN < known <= 1.0 + 3 * (WITHIN + 0.1) + 0.1
+    started = len(world.asked)
+    world.clock.now += 0.5
+    await health.round([target])
+    world.clock.now += 0.2
+    await health.round([target])
+    # Once it counts as sick there is no hurry any more.
+    assert len([url for url in world.asked[started:] if url.endswith("/metrics")]) <= 1
 
 
 async def test_joins_that_do_not_come_about_add_nothing_to_a_loss_that_is_not_certain(
-    world: World, pool: Callable[..., PoolTarget]
+    world: World, watched: tuple[Paths, SfuHealth], pool: Callable[..., PoolTarget]
 ) -> None:
     """A starved machine answers late, over UDP too, and then cannot be joined at all."""
-    paths, target = Paths(world), pool("a", proven=True, media=True, media_interval=1.0)
-    async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as client:
-        probe, watch = Probe(client, world.clock), MediaWatch(paths)
-        health = SfuHealth(probe, 20, world.reachable, clock=world.clock, media=watch)
-        await rounds(world, health, target, 2)
-        paths.lost = True
-        await rounds(world, health, target)
-        paths.joins = False
-        await rounds(world, health, target, 10)
-        assert (health.evidence(EU).sick, health.nodes(["uid-a"])["uid-a"].health) == (False, "good")
-        paths.joins = True
-        await rounds(world, health, target, 2)
-        assert health.evidence(EU).sick
-        paths.joins = False
-        await rounds(world, health, target, 10)
-        assert health.evidence(EU).sick, "what is certain stays so while it cannot be looked at"
+    (paths, health), target = watched, pool("a", proven=True, media=True, media_interval=1.0)
+    await rounds(world, health, target, 2)
+    paths.lost = True
+    await rounds(world, health, target)
+    paths.joins = False
+    await rounds(world, health, target, 10)
+    assert (health.evidence(EU).sick, health.nodes(["uid-a"])["uid-a"].health) == (False, "good")
+    paths.joins = True
+    await rounds(world, health, target, 2)
+    assert health.evidence(EU).sick
+    paths.joins = False
+    await rounds(world, health, target, 10)
+    assert health.evidence(EU).sick, "what is certain stays so while it cannot be looked at"
 
 
 @pytest.mark.parametrize(

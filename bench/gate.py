@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from talktime_agent.clock import system_clock
 from talktime_agent.facts import Committed, Opened
 from talktime_agent.gate import Bounds
 from talktime_agent.meter import ProviderMeter
-from talktime_agent.till import Till, system_clock
+from talktime_agent.till import Till
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.usage import Usage, UsageKind
 from talktime_ledger.wire import Attachment

@@ -24,9 +24,9 @@ import httpx
 from livekit import rtc
 from pydantic import SecretStr
 from talktime_agent.budgeted import Budgeted
+from talktime_agent.clock import system_clock
 from talktime_agent.gate import session_instructions
 from talktime_agent.spool import Spool
-from talktime_agent.till import system_clock
 from talktime_ledger.client import LedgerClient, LedgerError
 from talktime_ledger.wire import Attach, Close, CostList, Grant, Use
 

@@ -117,10 +117,10 @@ def study(house: House, stand_in: Callable[[], bool], trusting: str) -> Iterator
         "metadata": {"name": "openai", "namespace": PLACE},
         "stringData": {"api-key": "any-key"},
     }
-    house.kube("apply", "-f", "-", stdin=json.dumps(listed(secret, project(), gemini())))
-    release.wait_ready(house.kube, PLACE, STUDY, GEMINI)
+    house.kube("apply", "-f", "-", stdin=json.dumps(listed(secret, project())))
+    release.wait_ready(house.kube, PLACE, STUDY)
     yield
-    house.kube("delete", "project", STUDY, GEMINI, "-n", PLACE, "--wait=false")
+    house.kube("delete", "project", STUDY, GEMINI, "-n", PLACE, "--wait=false", "--ignore-not-found")
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,21 @@ class Evening:
 @pytest.fixture(scope="module")
 def evening(house: House, study: None) -> Evening:
     said: list[str] = []
+    # A second go (ADR 8) begins where the first one did.
+    house.kube("delete", "project", GEMINI, "-n", PLACE, "--ignore-not-found", "--timeout=120s")
+    house.kube("apply", "-f", "-", stdin=json.dumps(gemini()))
+    release.wait_ready(house.kube, PLACE, GEMINI)
+    before = {row["id"] for row in sessions(house)}
+
     with locked_real_sessions(), ThreadPoolExecutor(2) as pool:
         interview = pool.submit(hold, house.kube, house.images, INTERVIEW, house.folder / GEMINI, said.append)
         client = pool.submit(run_client, house, PLACE, STUDY)
         try:
-            eventually("two turns with Gemini", lambda: any(row["turns"] >= 2 for row in sessions(house)), 120)
+            eventually(
+                "two turns with Gemini",
+                lambda: any(row["turns"] >= 2 for row in sessions(house) if row["id"] not in before),
+                300,
+            )
             house.kube("delete", "project", GEMINI, "-n", PLACE, "--wait=false")
             deleted_at = time.time()
             held, heard = interview.result(), client.result()

@@ -30,6 +30,7 @@ from talktime_ledger.wire.resume import ContextItem
 
 from talktime_agent.apis import answers_by_itself, meter_of, talking
 from talktime_agent.charging import Charger
+from talktime_agent.clock import Clock, system_clock
 from talktime_agent.close import QUIET_SECONDS, Quiet, settle
 from talktime_agent.context import recall, tokens_of
 from talktime_agent.facts import Billed, Committed, Fault, Opened
@@ -40,7 +41,7 @@ from talktime_agent.push import PodLink, concerns
 from talktime_agent.reports import ProviderReports
 from talktime_agent.settings import AgentSettings, ProviderKeyMissingError, provider_key
 from talktime_agent.spool import Spool
-from talktime_agent.till import Clock, Till, system_clock
+from talktime_agent.till import Till
 from talktime_agent.turns import Turns
 
 logger = logging.getLogger("talktime.agent.budgeted")
@@ -51,6 +52,7 @@ ATTACH_PATIENCE_SECONDS = 30.0
 REPORT_SECONDS = 3.0
 # Longer than a renewal takes; longer in silence than a user should be left without an answer.
 DEAF_SECONDS = 10.0
+TICK_SECONDS = 1.0
 
 
 class Budgeted:
@@ -165,10 +167,18 @@ class Budgeted:
         self._answer, self._on_grant, self._on_change = answer, on_grant, on_change
         on_grant(self.first)
         self.keep(self.charger.run())
+        if self.answers_by_itself:
+            self.keep(self._tick())
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a loop until the session is settled; its failure ends the session."""
         self._begun(work)
+
+    async def _tick(self) -> None:
+        """What does not come is an event, too: without it an answer that is awaited in silence would be for ever."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self._heard({"type": "tick"})
 
     def _begun(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -210,7 +220,7 @@ class Budgeted:
         if not self._meter.connected:
             self.till.nothing_was_asked()
         await self.usage_in()
-        unmetered = len(self.till.account.holds)
+        unmetered = len(self.till.rest()[1])
         # Before the loops end: the way to the pod's metrics is one of them.
         self.telemetry.count("unmetered", amount=unmetered)
         self.telemetry.count("sessions_ended", reason)

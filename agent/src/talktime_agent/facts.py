@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from talktime_ledger.core.usage import Usage
 
+# A bound that grew with every frame would be written fifty times a second.
+HEARD_STEP_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Connected:
@@ -21,6 +24,17 @@ class Committed:
 
     item: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A provider that answers by itself has heard the user: an answer may be on its way of which nothing is known yet.
+
+    Told again with every HEARD_STEP_SECONDS that are heard. Its answer opens under a key of its own; then this one is
+    free.
+    """
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +83,4 @@ class Fault:
     message: str
 
 
-Fact = Connected | Committed | Opened | Billed | Free | Unmeterable | Refused | Fault
+Fact = Connected | Committed | Heard | Opened | Billed | Free | Unmeterable | Refused | Fault

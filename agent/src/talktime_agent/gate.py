@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from talktime_ledger.core.meters import Meter
+from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.rates import RateSnapshot
 from talktime_ledger.core.worst_case import (
     TURN_AUDIO_SECONDS,
@@ -16,6 +17,8 @@ from talktime_ledger.core.worst_case import (
 )
 from talktime_ledger.core.worst_cases import WorstCases, worst_cases
 from talktime_ledger.wire import Attachment, RateSnapshotWire, SessionConfig
+
+from talktime_agent.facts import HEARD_STEP_SECONDS
 
 # What the user will probably say before the next answer; asked for ahead so that a commit does not wait for the ledger.
 EXPECTED_TURN_SECONDS = 15.0
@@ -34,7 +37,7 @@ def session_instructions(config: SessionConfig) -> str:
 class Bounds:
     """Worst cases of one session, by the rules of its model's vendor. All amounts in USD.
 
-    ``hold``: worst cases to hold at once, 2 where the provider answers by itself.
+    ``hold``: worst cases to hold at once, 2 where the provider answers by itself. ``answer_tokens``: cap of one answer.
     """
 
     legs: Legs
@@ -42,6 +45,7 @@ class Bounds:
     instruction_tokens: int
     closing: str
     hold: int = 1
+    answer_tokens: int = 0
 
     @classmethod
     def of(cls, attachment: Attachment) -> Bounds:
@@ -59,6 +63,7 @@ class Bounds:
             ),
             closing=config.closing,
             hold=max(1, attachment.grant.hold),
+            answer_tokens=config.caps.outputTokens,
         )
 
     @property
@@ -86,9 +91,22 @@ class Bounds:
         )
         return talk + self.transcription(TURN_AUDIO_SECONDS)
 
+    def ahead(self, context_tokens: int, pending_seconds: float) -> Decimal:
+        """What must be free before anything that may cost starts: W. Where the provider answers by itself: W of the
+        answer that may be on its way, and of the one after it, whose context has grown by that.
+        """
+        if self.hold == 1:
+            return self.response(context_tokens, pending_seconds)
+        seconds = pending_seconds + HEARD_STEP_SECONDS
+        return sum((self.unheard_of(n, context_tokens, seconds) for n in range(self.hold)), ZERO)
+
+    def unheard_of(self, n: int, context_tokens: int, pending_seconds: float) -> Decimal:
+        """W of an answer nothing is known of yet, with ``n`` others of that kind before it."""
+        return self.response(context_tokens + n * self.answer_tokens, pending_seconds)
+
     def wanted(self, context_tokens: int, pending_seconds: float) -> Decimal:
-        """W of the response after the user's next turn: what to ask the ledger for."""
-        return self.response(context_tokens, pending_seconds + EXPECTED_TURN_SECONDS)
+        """What to ask the ledger for: W of the response after the user's next turn; the mean where two are held."""
+        return self.ahead(context_tokens, pending_seconds + EXPECTED_TURN_SECONDS) / self.hold
 
     def transcription(self, seconds: float) -> Decimal:
         """Bound of transcribing this much audio."""

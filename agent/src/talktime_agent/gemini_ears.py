@@ -29,6 +29,11 @@ class Ears:
         self._kept = 0.0
 
     @property
+    def loud(self) -> bool:
+        """Whether the last frame was louder than a quiet room."""
+        return self._quiet_for == 0
+
+    @property
     def speaking(self) -> bool:
         """Whether there was something louder than a quiet room within the last second."""
         return self._quiet_for < SPEAKING_SECONDS

@@ -7,8 +7,9 @@ of each is its usage, posted when its turn is over and again, under the same key
 Events (made by `gemini_model` from the plugin's session, in the order in which they happen):
     {"type": "connected", "connection": id}                 a socket is set up, the first or a later one
     {"type": "asked", "request": id}                        we asked for an answer
-    {"type": "forwarded", "seconds": s}                     the user's audio went out
+    {"type": "forwarded", "seconds": s, "speech": bool}     the user's audio went out; `speech`: not silence alone
     {"type": "message", "output": bool, "interrupted": bool, "turnComplete": bool, "usageMetadata": {...}?}
+    {"type": "tick"}                                        time has passed
 """
 
 from __future__ import annotations
@@ -21,12 +22,19 @@ from typing import Any
 from talktime_ledger.core.usage import Usage, UsageError, UsageKind, UsageStatus
 from talktime_ledger.core.usage_gemini import usage_from_gemini_metadata
 
-from talktime_agent.facts import Billed, Connected, Fact, Opened, Unmeterable
+from talktime_agent.facts import HEARD_STEP_SECONDS, Billed, Connected, Fact, Free, Heard, Opened, Unmeterable
 
 # The plugin gives up waiting for an answer after 5 s; one that comes later still is ours.
 ASKED_MOST = timedelta(seconds=20)
 # Usage comes with the end of the turn or about a second after it. Later than this it is not waited for any more.
 USAGE_MOST = timedelta(seconds=15)
+# The answer to what the user said begins within a second or two, on a connection that lives. What is not answered by
+# then was no turn to the provider: a noise, or a word in the middle of which the user left. Not longer than a session's
+# close waits for usage, so that who hangs up with a goodbye is charged no answer.
+HEARD_MOST = timedelta(seconds=9)
+# Shorter than any silence that ends a turn; and the answers that are paid for ahead (`Bounds.hold`).
+PAUSE_SECONDS = 0.2
+HEARD_AT_ONCE = 2
 
 
 @dataclass(slots=True)
@@ -61,6 +69,11 @@ class GeminiMeter:
     _asked: dict[str, datetime] = field(default_factory=dict)
     _known_tokens: int = 0
     _pending: float = 0.0
+    _heard: list[str] = field(default_factory=list)
+    _heard_at: datetime | None = None
+    _heard_pending: float = 0.0
+    _heard_count: int = 0
+    _pause: float = 0.0
 
     @property
     def connected(self) -> bool:
@@ -96,6 +109,11 @@ class GeminiMeter:
                 self._asked[str(event["request"])] = at
             case "forwarded":
                 self._pending += float(event["seconds"])
+                if event.get("speech"):
+                    facts += self._listened(at)
+                    self._pause = 0.0
+                else:
+                    self._pause += float(event["seconds"])
             case "message":
                 facts += self._message(event, at)
         return facts
@@ -111,6 +129,8 @@ class GeminiMeter:
             lost = "the connection was lost"
             facts += [Unmeterable(generation.key, lost) for generation in self._open if not generation.given_up]
             facts += [Unmeterable(request, lost) for request in self._asked]
+            facts += [Unmeterable(heard, lost) for heard in self._heard]
+            self._heard.clear()
             self._open.clear()
             self._asked.clear()
             self._last = None
@@ -118,11 +138,32 @@ class GeminiMeter:
         self._names.add(connection)
         return facts
 
+    def _listened(self, at: datetime) -> list[Fact]:
+        """The user speaks, or must have spoken: an answer may come. After a pause another one may, since the provider
+        may have begun to answer what was said before it; we let it hear more while two are paid for.
+        """
+        self._heard_at = at
+        if not self._heard or (self._pause >= PAUSE_SECONDS and len(self._heard) < HEARD_AT_ONCE):
+            self._heard_count += 1
+            self._heard.append(f"heard_{self._connection}/{self._heard_count}")
+        elif self._pending < self._heard_pending + HEARD_STEP_SECONDS:
+            return []
+        self._heard_pending = self._pending
+        return [Heard(heard) for heard in self._heard]
+
+    def _answered(self) -> list[Fact]:
+        """All that was heard is being answered, or never will be."""
+        freed: list[Fact] = [Free(heard) for heard in self._heard]
+        self._heard.clear()
+        return freed
+
     def _expired(self, at: datetime) -> list[Fact]:
         gone = [request for request, asked in self._asked.items() if at - asked > ASKED_MOST]
         for request in gone:
             del self._asked[request]
         facts: list[Fact] = [Unmeterable(request, "never answered") for request in gone]
+        if self._heard_at is not None and at - self._heard_at > HEARD_MOST:
+            facts += self._answered()
         for generation in self._open:
             since = generation.waits_since
             if since is not None and at - since > USAGE_MOST and not generation.given_up:
@@ -133,6 +174,8 @@ class GeminiMeter:
 
     def _message(self, event: Mapping[str, Any], at: datetime) -> list[Fact]:
         facts: list[Fact] = []
+        # What was heard meanwhile is answered after the turn that is still going on.
+        self._heard_at = at
         current = next((generation for generation in self._open if not generation.ended), None)
         over = bool(event.get("turnComplete"))
         if event.get("output") and current is not None and current.interrupted:
@@ -142,9 +185,12 @@ class GeminiMeter:
         if current is None and (event.get("output") or over):
             # A turn can end before anything of it was said: interrupted while it was thinking, billed all the same.
             current, opened = self._begin()
-            facts.append(opened)
+            facts += opened
         if event.get("interrupted") and current is not None:
             current.interrupted = True
+            if not self._asked:
+                # The user spoke, perhaps before we knew of this turn at all: that is answered next.
+                facts += self._listened(at)
         if (metadata := event.get("usageMetadata")) is not None:
             alone = not event.get("output") and not over
             facts += self._snapshot(metadata, None if alone else current, at)
@@ -152,14 +198,15 @@ class GeminiMeter:
             facts += self._end(current, at)
         return facts
 
-    def _begin(self) -> tuple[Generation, Opened]:
+    def _begin(self) -> tuple[Generation, list[Fact]]:
         self._count += 1
         generation = Generation(f"{self._connection}/{self._count}", self._count, self._pending)
         self._open.append(generation)
         request = next(iter(self._asked), None)
         if request is not None:
             del self._asked[request]
-        return generation, Opened(generation.key, request)
+            return generation, [Opened(generation.key, request)]
+        return generation, [Opened(generation.key, None), *self._answered()]
 
     def _snapshot(self, metadata: Mapping[str, Any], current: Generation | None, at: datetime) -> list[Fact]:
         facts: list[Fact] = []
@@ -167,7 +214,7 @@ class GeminiMeter:
         if generation is None:
             generation, opened = self._begin()
             generation.ended = True
-            facts.append(opened)
+            facts += opened
         try:
             generation.metered = usage_from_gemini_metadata(
                 metadata,

@@ -59,9 +59,11 @@ class GeminiSession(realtime.RealtimeSession):
         self._ears = Ears()
         self._leaving: asyncio.Task[None] | None = None
         self._kept: list[Any] = []
+        self._kept_told: list[dict[str, Any]] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._usage_told = asyncio.Event()
+        self._interrupted = False
         super().__init__(model)
 
     def generate_reply(
@@ -87,8 +89,19 @@ class GeminiSession(realtime.RealtimeSession):
         """Forwards what the user says while an answer to it is paid for; else it is not heard by anybody."""
         for heard in self._ears.heard(frame):
             if self._gate.hears():
-                self._listener({"type": "forwarded", "seconds": heard.duration})
+                told = {"type": "forwarded", "seconds": heard.duration, "speech": self._ears.loud}
+                if self._between_connections:
+                    # Said to the next connection: it is no loss of this one.
+                    self._kept_told.append(told)
+                else:
+                    self._forwarded(told)
                 super().push_audio(heard)
+
+    def _forwarded(self, told: dict[str, Any]) -> None:
+        if told["speech"]:
+            # An answer may be on its way from here on.
+            self._idle.clear()
+        self._listener(told)
 
     def _send_client_event(self, event: Any) -> None:
         if self._between_connections:
@@ -101,22 +114,27 @@ class GeminiSession(realtime.RealtimeSession):
             request = f"ask_{uuid.uuid4().hex}"
             self._gate.request(request)
             self._listener({"type": "asked", "request": request})
+            self._idle.clear()
         super()._send_client_event(event)
 
     async def _recv_task(self, session: AsyncSession) -> None:
         """Every message is told before the plugin sees it: it drops usage it has no generation for."""
         self._listener({"type": "connected", "connection": session.session_id or f"live_{uuid.uuid4().hex}"})
         self._idle.set()
+        self._interrupted = False
         if self._leaving is not None:
             # It may have been cut off before it left.
             self._leaving.cancel()
             self._leaving = None
+        told, self._kept_told = self._kept_told, []
+        for heard in told:
+            self._forwarded(heard)
         kept, self._kept = self._kept, []
         for event in kept:
             self._send_client_event(event)
         receive = session.receive
 
-        async def told() -> AsyncIterator[types.LiveServerMessage]:
+        async def noted() -> AsyncIterator[types.LiveServerMessage]:
             async for message in receive():
                 event = event_of(message)
                 if event is not None:
@@ -124,17 +142,21 @@ class GeminiSession(realtime.RealtimeSession):
                     self._listener(event)
                 yield message
 
-        session.receive = told  # type: ignore[method-assign]
+        session.receive = noted  # type: ignore[method-assign]
         await super()._recv_task(session)
 
     def _note(self, event: Mapping[str, Any]) -> None:
-        """Whether a turn of the model is going on, and its usage known, for `_leave`."""
+        """Whether a turn of the model is going on or about to, and its usage known, for `_leave`."""
         if event["output"]:
             self._idle.clear()
         if "usageMetadata" in event:
             self._usage_told.set()
+        self._interrupted = self._interrupted or event["interrupted"]
         if event["turnComplete"]:
-            self._idle.set()
+            if not self._interrupted:
+                # What interrupts a turn is answered by the next one.
+                self._idle.set()
+            self._interrupted = False
             if "usageMetadata" not in event:
                 self._usage_told.clear()
 

@@ -16,9 +16,10 @@ from talktime_ledger.core.usage import UsageKind
 from talktime_agent import clip
 from talktime_agent.apis import meter_of, rendering
 from talktime_agent.budgeted import Budgeted
+from talktime_agent.clock import Clock
 from talktime_agent.gate import Bounds
 from talktime_agent.provider import GatedSession
-from talktime_agent.till import Clock, Till
+from talktime_agent.till import Till
 
 logger = logging.getLogger("talktime.agent.goodbye")
 

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Protocol
 
 from talktime_ledger.core.gate import Decision
 from talktime_ledger.core.limits import LimitState
+from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.money import wire as money_text
 from talktime_ledger.core.pricing import price_or_bound
 from talktime_ledger.wire import Attachment, Grant, GrantState, Session, SessionEvent, Unmetered, Usage, Use
 
 from talktime_agent.account import Account, Granted
-from talktime_agent.facts import Billed, Committed, Connected, Fact, Fault, Free, Opened, Refused, Unmeterable
+from talktime_agent.clock import Clock
+from talktime_agent.facts import (
+    HEARD_STEP_SECONDS,
+    Billed,
+    Committed,
+    Connected,
+    Fact,
+    Fault,
+    Free,
+    Heard,
+    Opened,
+    Refused,
+    Unmeterable,
+)
 from talktime_agent.gate import Bounds
 from talktime_agent.observers import CostNow, audio_tokens
 
@@ -41,38 +53,6 @@ class Context(Protocol):
     def context_tokens(self) -> int: ...
     @property
     def pending_seconds(self) -> float: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """``wall`` tells UTC, ``monotonic`` seconds."""
-
-    wall: Callable[[], datetime]
-    monotonic: Callable[[], float]
-
-
-def steady_seconds() -> float:
-    """Seconds that never jump and count suspension too: a machine that slept comes back to a grant that has lapsed.
-
-    CLOCK_MONOTONIC stands still while the machine is suspended, the ledger's clock does not.
-    """
-    return time.clock_gettime(_STEADY)
-
-
-_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def session_clock(wall: Callable[[], datetime], steady: Callable[[], float]) -> Clock:
-    """A clock for one session. The wall clock is read once and carried on by the steady one, so that a clock that is
-    set meanwhile neither moves a usage to another price nor turns the order of events.
-    """
-    began, since = wall(), steady()
-    return Clock(wall=lambda: began + timedelta(seconds=steady() - since), monotonic=steady)
-
-
-def system_clock() -> Clock:
-    """The machine's clocks, from now on."""
-    return session_clock(lambda: datetime.now(UTC), steady_seconds)
 
 
 def granted(grant: Grant) -> Granted:
@@ -123,6 +103,7 @@ class Till:
         self._events: list[SessionEvent] = []
         self._audio: dict[str, tuple[int, int]] = {}
         self._lost: set[str] = set()
+        self._expected: dict[str, Decimal] = {}
         self._asked: set[str] = set()
         self._hard = False
 
@@ -138,7 +119,7 @@ class Till:
 
     def may_respond(self) -> Decision:
         """Whether a response may start now; where the provider answers by itself, whether it may hear the user."""
-        needed = self.bounds.hold * self.worst_case()
+        needed = self.bounds.ahead(self._meter.context_tokens, self._meter.pending_seconds)
         return self.account.may_respond(needed, self.bounds.longest_response_sec, self._clock.monotonic())
 
     def request(self, request: str, bound: Decimal | None = None) -> None:
@@ -148,7 +129,7 @@ class Till:
 
     def nothing_was_asked(self) -> None:
         """The provider never took us in, so no request has reached it: their holds are free again."""
-        for request in self._asked:
+        for request in (*self._asked, *self._expected):
             self._release(request)
 
     @property
@@ -179,8 +160,8 @@ class Till:
 
     @property
     def quiet(self) -> bool:
-        """Nothing is open at the provider whose usage may still come."""
-        return all(key in self._lost for key in self.account.holds)
+        """Nothing is open at the provider whose usage may still come, and no answer to what it heard."""
+        return not self._expected and all(key in self._lost for key in self.account.holds)
 
     # what happened
 
@@ -192,12 +173,14 @@ class Till:
                     bound = self.bounds.transcription(seconds)
                     if bound:
                         self._hold(f"{item}/0", bound)
+                case Heard(key):
+                    self._expect(key)
                 case Opened(key, request):
                     if request is not None and request in self.account.holds:
                         self._rename(request, key)
                     else:
                         # Not asked for by us: it costs all the same.
-                        self._hold(key, self.worst_case())
+                        self._hold(key, self._unasked())
                 case Billed(usage):
                     self._bill(Usage.of(usage), aside)
                 case Free(key) | Refused(key, _):
@@ -206,7 +189,7 @@ class Till:
                     logger.warning("usage unknown, kept at its bound", extra={"usage": key, "why": why})
                     self._lost.add(key)
                     if key not in self.account.holds:
-                        self._hold(key, self.worst_case())
+                        self._hold(key, self._expected.pop(key, ZERO) or self.worst_case())
                 case Connected(_, replaced):
                     if replaced:
                         # Requests without an answer and transcriptions went down with it, too: no usage comes for them.
@@ -260,7 +243,8 @@ class Till:
 
     def rest(self) -> tuple[tuple[Usage, ...], tuple[Unmetered, ...], tuple[SessionEvent, ...]]:
         """What close must carry: usages not answered, open things at their bound, events."""
-        open_ones = tuple(Unmetered(key=key, usd=amount) for key, amount in self.account.holds.items())
+        held = {**self.account.holds, **self._expected}
+        open_ones = tuple(Unmetered(key=key, usd=amount) for key, amount in held.items())
         return tuple(self._queue.values()), open_ones, tuple(self._events)
 
     def alone(self) -> None:
@@ -310,6 +294,20 @@ class Till:
         self.account = self.account.held(key, bound)
         self._journal.write("hold", self._now(), key=key, usd=money_text(bound))
 
+    def _unasked(self) -> Decimal:
+        """W of an answer that has just begun by itself: where providers do that, the meter's context counts it in."""
+        own = self.bounds.answer_tokens if self.bounds.hold > 1 else 0
+        return self.bounds.response(max(0, self._meter.context_tokens - own), self._meter.pending_seconds)
+
+    def _expect(self, key: str) -> None:
+        """What the provider heard may cost an answer, known or not. The gate let it be heard while two worst cases were
+        free; this is one of them, so it takes nothing from what is free, but it is there when that answer is lost.
+        """
+        before = list(self._expected).index(key) if key in self._expected else len(self._expected)
+        seconds = self._meter.pending_seconds + HEARD_STEP_SECONDS
+        self._expected[key] = bound = self.bounds.unheard_of(before, self._meter.context_tokens, seconds)
+        self._journal.write("hold", self._now(), key=key, usd=money_text(bound))
+
     def _rename(self, old: str, new: str) -> None:
         bound = self.account.holds[old]
         self.account = self.account.renamed(old, new)
@@ -317,7 +315,7 @@ class Till:
         self._journal.write("release", self._now(), key=old)
 
     def _release(self, key: str) -> None:
-        if key in self.account.holds:
+        if key in self.account.holds or self._expected.pop(key, None) is not None:
             self.account = self.account.released(key)
             self._journal.write("release", self._now(), key=key)
 

@@ -18,9 +18,9 @@ from livekit import rtc
 from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 from pydantic import SecretStr
 from talktime_agent.budgeted import Budgeted
+from talktime_agent.clock import system_clock
 from talktime_agent.gemini_model import GeminiModel, GeminiSession
 from talktime_agent.spool import Spool
-from talktime_agent.till import system_clock
 from talktime_ledger.core.grants import Need, plan_grant
 from talktime_ledger.core.limits import Level, LimitState, Position, judge
 from talktime_ledger.core.meters import Meter

@@ -27,13 +27,13 @@ AGAIN = "The connection was lost for a moment. Say so and ask your last question
 
 def person(stage: Any, **plan: Any) -> Person:
     defaults: dict[str, Any] = {
-        "turns": 2, "min_seconds": 1, "stay": False, "max_seconds": 120, "first_audio_seconds": 90,
+        "turns": 2, "min_seconds": 1, "stay": False, "max_seconds": 300, "first_audio_seconds": 180,
         "out": stage.spool.parent,
     }  # fmt: skip
     return Person(0, Plan(**(defaults | plan)), Voice("en-gb+m3", 150))
 
 
-async def started(stage: Any, taking_part: asyncio.Task[None], seconds: float = 120) -> None:
+async def started(stage: Any, taking_part: asyncio.Task[None], seconds: float = 200) -> None:
     """Until the agent's first answer begins; fails with the participant when they could not take part."""
     async with asyncio.timeout(seconds):
         while not any(row["event"] == "response.created" for row in await stage.simulated("log")):
@@ -250,7 +250,7 @@ async def test_a_dropped_provider_connection_leaves_its_answer_at_the_bound(stag
     await stage.fault(fault="drop_socket", seconds=0.5, count=1)
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
-    await person(stage, turns=1, first_audio_seconds=60).take_part(stage.entry(session))
+    await person(stage, turns=1).take_part(stage.entry(session))
     book = await stage.closed(session)
 
     (lost,) = [row for row in await stage.simulated("truth") if not row["delivered"]]

@@ -18,10 +18,10 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from talktime_agent.budgeted import Budgeted
 from talktime_agent.charging import RENEWAL_GAP_SECONDS
+from talktime_agent.clock import system_clock
 from talktime_agent.metrics import AgentMetrics
 from talktime_agent.push import PodLink, PushRelay
 from talktime_agent.spool import Spool
-from talktime_agent.till import system_clock
 from talktime_ledger.client import NotFound, Refused
 from talktime_ledger.wire import Attach, Grant, ProjectPush, PushEvent
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from talktime_agent.budgeted import Budgeted
+from talktime_agent.clock import system_clock
 from talktime_agent.push import PodLink
 from talktime_agent.spool import Spool
-from talktime_agent.till import system_clock
 from talktime_ledger import wire
 from talktime_ledger.server import postbox
 

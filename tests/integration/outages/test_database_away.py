@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from talktime_agent.clock import steady_seconds
 from talktime_agent.recovery import Recovery
-from talktime_agent.till import steady_seconds
 from talktime_ledger.client import LedgerClient, LedgerError
 from talktime_ledger.resources.project import OnLedgerOutage
 from talktime_ledger.wire import Attach, Claim, Close

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from talktime_agent.charging import Charger
+from talktime_agent.clock import Clock
 from talktime_agent.close import Quiet, final_close, settle
 from talktime_agent.facts import Billed, Committed, Connected, Free, Opened, Unmeterable
 from talktime_agent.gate import Bounds
 from talktime_agent.meter import ProviderMeter
-from talktime_agent.till import Clock, Till
+from talktime_agent.till import Till
 from talktime_agent.turns import Turns
 from talktime_ledger.client import Fenced, SessionClosed, Unavailable
 from talktime_ledger.core.gate import Decision

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from talktime_agent.facts import Billed, Connected, Fact, Opened, Unmeterable
+from talktime_agent.facts import Billed, Connected, Fact, Free, Heard, Opened, Unmeterable
 from talktime_agent.gemini_meter import GeminiMeter
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.usage import Usage, UsageKind, UsageStatus
@@ -107,7 +107,7 @@ def test_an_interrupted_turn_that_never_ends_is_closed_by_the_next_one() -> None
     wire.message(output=True, usage=5)
     wire.message(cut=True)
     facts = wire.message(output=True, usage=1)
-    assert [type(fact) for fact in facts] == [Billed, Opened]
+    assert [type(fact) for fact in facts] == [Billed, Opened, Free]
     wire.message(over=True, usage=9)
     assert wire.posted() == {"live_1/1": 5, "live_1/2": 9}
 
@@ -173,6 +173,72 @@ def test_a_connection_that_keeps_the_id_of_the_one_before_does_not_overwrite_its
         wire.connect("live_1")
     assert sorted(wire.posted().values()) == [6, 9, 11]
     assert len({fact.provider_session for fact in wire.facts if isinstance(fact, Connected)}) == 4
+
+
+def heard(wire: Wire, seconds: float = 0.05) -> list[Fact]:
+    return wire.event(type="forwarded", seconds=seconds, speech=True)
+
+
+def test_what_was_heard_may_be_answered_until_an_answer_opens() -> None:
+    wire = Wire()
+    assert heard(wire) == [Heard("heard_live_1/1")]
+    assert heard(wire, 0.9) == []
+    assert heard(wire, 0.1) == [Heard("heard_live_1/1")], "its bound grows with what is heard"
+    assert wire.event(type="forwarded", seconds=2.0) == [], "silence is not answered"
+    assert wire.message(output=True) == [Opened("live_1/1", None), Free("heard_live_1/1")]
+    assert wire.event(type="forwarded", seconds=0.5, speech=False) == []
+    assert heard(wire) == [Heard("heard_live_1/2")]
+
+
+def test_after_a_pause_a_second_answer_may_come_and_never_a_third() -> None:
+    wire = Wire()
+    heard(wire)
+    wire.event(type="forwarded", seconds=0.2, speech=False)
+    assert heard(wire) == [Heard("heard_live_1/1"), Heard("heard_live_1/2")]
+    wire.event(type="forwarded", seconds=0.2, speech=False)
+    assert heard(wire) == []
+    # What has begun is the answer to all that was heard before: what it interrupted would have been told first.
+    assert wire.message(output=True) == [Opened("live_1/1", None), Free("heard_live_1/1"), Free("heard_live_1/2")]
+
+
+def test_an_answer_that_nothing_is_known_of_is_lost_with_its_connection() -> None:
+    wire = Wire()
+    heard(wire)
+    assert wire.connect("live_2")[1:] == [Unmeterable("heard_live_1/1", "the connection was lost")]
+    assert heard(wire) == [Heard("heard_live_2/2")]
+
+
+def test_an_answer_we_asked_for_is_not_the_one_to_what_was_heard() -> None:
+    wire = Wire()
+    heard(wire)
+    wire.event(type="asked", request="ask_1")
+    assert wire.message(output=True) == [Opened("live_1/1", "ask_1")]
+    assert [fact.key for fact in wire.connect("live_2") if isinstance(fact, Unmeterable)] == [
+        "live_1/1", "heard_live_1/1",
+    ]  # fmt: skip
+
+
+def test_a_noise_is_not_waited_for_for_ever() -> None:
+    wire = Wire()
+    wire.message(output=True)
+    heard(wire)
+    wire.at += timedelta(seconds=9)
+    assert wire.event(type="tick") == []
+    # The turn that is going on comes first.
+    wire.message(usage=5)
+    wire.at += timedelta(seconds=9)
+    assert wire.event(type="tick") == []
+    wire.at += timedelta(seconds=1)
+    assert wire.event(type="tick") == [Free("heard_live_1/1")]
+    assert wire.event(type="tick") == []
+
+
+def test_who_interrupts_a_turn_before_it_speaks_is_answered_by_the_next_one() -> None:
+    wire = Wire()
+    heard(wire)
+    facts = wire.message(cut=True, over=True, usage=7)
+    assert [type(fact) for fact in facts] == [Opened, Free, Heard, Billed]
+    assert [fact.key for fact in wire.connect("live_2") if isinstance(fact, Unmeterable)] == ["heard_live_1/2"]
 
 
 def test_a_malformed_usage_stays_at_the_bound() -> None:
@@ -260,4 +326,7 @@ def test_whatever_the_order_the_sum_is_what_the_provider_billed(
         wire.message(usage=owed)
     assert wire.posted() == truth
     assert wire.meter.open_responses == frozenset()
-    assert not [fact for fact in wire.facts if isinstance(fact, Unmeterable)]
+    # What interrupted a turn would have been answered next, had the connection lasted.
+    lost = [fact.key for fact in wire.facts if isinstance(fact, Unmeterable)]
+    assert all(key.startswith("heard_") for key in lost)
+    assert len(lost) <= sum(cut for *_, cut, _, reconnect in turns if reconnect)

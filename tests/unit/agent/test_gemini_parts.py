@@ -166,7 +166,7 @@ async def test_what_passes_the_gate_is_told_to_the_meter() -> None:
     made = session(gate, heard)
     try:
         made.push_audio(frame(loud=True, seconds=0.2))
-        assert heard == [{"type": "forwarded", "seconds": pytest.approx(0.2)}]
+        assert heard == [{"type": "forwarded", "seconds": pytest.approx(0.2), "speech": True}]
         reply = made.generate_reply(instructions="hello")
         # Content that completes no turn is not answered, and asks for nothing.
         await made.update_instructions("other")
@@ -225,16 +225,16 @@ def test_the_time_that_is_left(text: str | None, seconds: float) -> None:
 async def test_a_go_away_waits_for_the_answer_that_is_being_given() -> None:
     made = session(Gate(), [])
     try:
-        made._note({"output": True, "turnComplete": False})
+        made._note({"output": True, "interrupted": False, "turnComplete": False})
         made._handle_go_away(types.LiveServerGoAway(time_left="50s"))
         await asyncio.sleep(0)
         assert not made._session_should_close.is_set()
-        made._note({"output": False, "turnComplete": True})
+        made._note({"output": False, "interrupted": False, "turnComplete": True})
         # Nothing more is asked of this connection; the next one gets it.
         made.push_audio(frame(loud=True))
         assert made._msg_ch.empty()
         assert made._kept
-        made._note({"output": False, "turnComplete": False, "usageMetadata": {}})
+        made._note({"output": False, "interrupted": False, "turnComplete": False, "usageMetadata": {}})
         assert made._leaving is not None
         await asyncio.wait_for(made._leaving, 60)
         assert made._session_should_close.is_set()
@@ -245,7 +245,7 @@ async def test_a_go_away_waits_for_the_answer_that_is_being_given() -> None:
 async def test_a_go_away_without_time_is_followed_at_once() -> None:
     made = session(Gate(), [])
     try:
-        made._note({"output": True, "turnComplete": False})
+        made._note({"output": True, "interrupted": False, "turnComplete": False})
         made._handle_go_away(types.LiveServerGoAway(time_left="1s"))
         assert made._leaving is not None
         await asyncio.wait_for(made._leaving, 60)

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from talktime_agent.budgeted import DEAF_SECONDS, Budgeted
-from talktime_agent.facts import Billed, Opened
+from talktime_agent.clock import Clock
+from talktime_agent.facts import HEARD_STEP_SECONDS, Billed, Opened
 from talktime_agent.gate import Bounds
 from talktime_agent.gemini_meter import GeminiMeter
 from talktime_agent.spool import Spool
-from talktime_agent.till import Clock, Till
+from talktime_agent.till import Till
 from talktime_ledger.core.meters import Meter
 from talktime_ledger.core.money import ZERO
 from talktime_ledger.core.usage import Usage, UsageKind
@@ -97,8 +98,10 @@ def granted(till: Till, time: Time, reserved: Decimal, **more: Any) -> None:
 
 
 def needs(till: Till) -> Decimal:
-    """What must be held to hear: C and two worst cases."""
-    return Decimal("0.01") + 2 * till.worst_case()
+    """What must be held to hear: C and two worst cases, the second with the first one's answer in its context."""
+    context = till._meter.context_tokens
+    first = till.bounds.response(context, HEARD_STEP_SECONDS)
+    return Decimal("0.01") + first + till.bounds.response(context + 250, HEARD_STEP_SECONDS)
 
 
 def spoken(key: str, tokens: int = 100) -> Billed:
@@ -213,37 +216,43 @@ def test_a_newer_snapshot_is_not_lost_while_the_older_is_on_its_way(time: Time) 
     assert till.audio_tokens == (0, 120)
 
 
+HAPPENINGS = ("speak", "answer", "answer twice", "end", "renew", "partly", "lose")
 Steps = list[tuple[str, int]]
-STEPS: st.SearchStrategy[Steps] = st.lists(
-    st.tuples(st.sampled_from(["speak", "answer", "answer twice", "end", "renew", "partly"]), st.integers(0, 100)),
-    max_size=40,
-)
+STEPS: st.SearchStrategy[Steps] = st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.integers(0, 100)), max_size=40)
 
 
 def play(steps: Steps, hold: int) -> Decimal:
     """The least that was ever free. Two answers can begin after what was heard last: the one that it starts, and one
-    that was on its way already; nothing else begins.
+    that was on its way already; nothing else begins. With a connection all that may have begun is lost, known or not.
     """
     time, told = Time(), attachment(reserved="0.022")
     bounds, meter = replace(Bounds.of(told), hold=hold), GeminiMeter("backup", MODEL, 250)
     till = Till(told, bounds, meter, Silent(), time.clock(), sent_at=time.now)
     limit, spent, answers, may_start = Decimal("0.05"), ZERO, 0, 0
     running: list[str] = []
+    till.apply(meter.feed({"type": "connected", "connection": "live_1"}, AT))
     least = till.account.holdings(time.now).free
     for step, size in steps:
         match step:
             case "speak" if till.may_respond().allowed:
-                meter.feed({"type": "forwarded", "seconds": 0.05}, AT)
+                till.apply(meter.feed({"type": "forwarded", "seconds": 0.05, "speech": True}, AT))
                 may_start = 2
             case "answer" | "answer twice":
                 for _ in range(min(may_start, 1 if step == "answer" else 2)):
                     may_start -= 1
                     answers += 1
-                    running.append(f"live_1/{answers}")
-                    till.apply([Opened(running[-1], None)])
+                    begun = meter.feed({"type": "message", "output": True, "turnComplete": True}, AT)
+                    running += [fact.key for fact in begun if isinstance(fact, Opened)]
+                    till.apply(begun)
+            case "lose":
+                may_start = 0
+                running.clear()
+                till.apply(meter.feed({"type": "connected", "connection": "live_1"}, AT))
             case "end" if running:
-                key = running.pop(0)
-                till.apply([spoken(key, int(till.account.holds[key] * size / 100 / 12 * 1_000_000))])
+                said = int(till.account.holds[running.pop(0)] * size / 100 / 12 * 1_000_000)
+                details = [{"modality": "AUDIO", "tokenCount": said}]
+                usage = {"responseTokenCount": said, "responseTokensDetails": details}
+                till.apply(meter.feed({"type": "message", "usageMetadata": usage}, AT))
             case "renew" | "partly":
                 use = till.next_use()
                 spent += sum((Decimal(usage.meters[Meter.AUDIO_OUT]) * 12 / 1_000_000 for usage in use.usages), ZERO)

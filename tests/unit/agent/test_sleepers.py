@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from talktime_agent.clock import session_clock, steady_seconds, system_clock
 from talktime_agent.close import may_delete_room, may_speak
 from talktime_agent.limits import Step, next_step, situation
-from talktime_agent.till import session_clock, steady_seconds, system_clock
 from talktime_ledger.core.gate import Decision
 from talktime_ledger.resources.project import OnLedgerOutage
 

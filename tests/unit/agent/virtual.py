@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from talktime_agent.charging import Charger
+from talktime_agent.clock import session_clock
 from talktime_agent.close import Quiet, settle
 from talktime_agent.facts import Billed, Opened
 from talktime_agent.gate import Bounds
 from talktime_agent.limits import Step, next_step, situation
 from talktime_agent.meter import ProviderMeter
 from talktime_agent.spool import Spool
-from talktime_agent.till import Till, session_clock
+from talktime_agent.till import Till
 from talktime_agent.turns import Turns
 from talktime_ledger.client import Fenced, SessionClosed, Unavailable
 from talktime_ledger.core.grants import Need, plan_grant, set_aside

@@ -17,8 +17,9 @@
 //
 // The SDK is slow to notice that only the media's path (UDP) is cut, the front door is not. So it is asked, too, with
 // `X-Talktime-Waiting: true`, when entering takes more than 2 s, and when the checks of a connected Room's path
-// have had no answer for 4 s (by the statistics of its tracks, from connect() on), until that is over. 201 says with
-// `moved` whether to connect with what came, or to keep what there is.
+// have had no answer for 4 s (by the statistics of its tracks, from connect() on), until that is over; an ask under way
+// is heard to its end, for it may be what moves the interview. 201 says with `moved` whether to connect with what came,
+// or to keep what there is.
 
 export const FIRST_MS = 3000
 export const EVERY_MS = 2000
@@ -56,9 +57,12 @@ export async function reask({ url, headers = {}, token, signal, waiting = false,
       const answer = await fetch(url, { method: 'POST', body, signal, headers: { ...headers, ...more } })
       if (answer.status === 201) return await answer.json()
       if (answer.status === 404) return null
-      if ([400, 401, 403].includes(answer.status)) return waiting ? await aborted(signal) : null
+      if ([400, 401, 403].includes(answer.status)) {
+        if (!waiting) return null
+        wait = Infinity
+      }
       const seconds = Number(answer.headers.get('Retry-After'))
-      if (seconds > 0) wait = seconds * 1000
+      if (seconds > 0 && wait !== Infinity) wait = seconds * 1000
     } catch (error) {
       if (signal?.aborted) return null // else no network: ask again
     }
@@ -114,7 +118,7 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
   let server = first.server_url
   let token = first.participant_token
   let asking = null
-  let waiting = null // asks about a silent Room; gives way to `asking`
+  let waiting = null // asks about a silent Room: { drop, heard }, `heard` between two asks
   let silence = new Silence()
   const life = new AbortController()
   let stopped = false
@@ -164,11 +168,11 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
   }
 
   /** Asks while there is a connection, or one in the making: where the interview is once it is not here; null: over. */
-  async function elsewhere(afterMs, everyMs, signal) {
+  async function elsewhere(afterMs, everyMs, signal, nap = sleep) {
     for (let wait = afterMs; ; wait = everyMs) {
-      await sleep(wait, signal)
+      await nap(wait, signal)
       if (signal.aborted || stopped) return null
-      const answer = await reask({ ...rest, url, headers, token, signal, waiting: true })
+      const answer = await reask({ ...rest, url, headers, token, signal, waiting: true, sleep: nap })
       if (stopped || !answer) return null
       if (answer.moved ?? answer.server_url !== server) return answer
     }
@@ -189,6 +193,7 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
         if (!answer) { end(); return null }
         const before = moving
         moving = true
+        drop()
         try {
           await room.disconnect()
           return await enter(answer)
@@ -238,16 +243,25 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
   }
 
   async function askSilently() {
-    const mine = (waiting = new AbortController())
-    const answer = await elsewhere(0, EVERY_MS, mine.signal)
-    if (mine.signal.aborted) return
-    waiting = null
+    const mine = (waiting = { drop: new AbortController(), heard: new AbortController() })
+    // Between two asks is where to stop: one that is under way may be what moves the interview.
+    const unlessHeard = async (ms) => {
+      await sleep(ms, mine.heard.signal)
+      if (mine.heard.signal.aborted) mine.drop.abort()
+    }
+    const answer = await elsewhere(0, EVERY_MS, mine.drop.signal, unlessHeard)
+    if (waiting === mine) waiting = null
+    if (mine.drop.signal.aborted) return
+    // The connection may have broken meanwhile; this is the answer to both.
+    asking?.abort()
+    asking = null
     if (answer) return follow(0, answer)
     end()
     await room.disconnect()
   }
 
-  const hush = () => { waiting?.abort(); waiting = null }
+  const hush = () => waiting?.heard.abort()
+  const drop = () => { hush(); waiting?.drop.abort(); waiting = null }
   const end = () => {
     if (stopped) return
     stopped = true
@@ -258,7 +272,7 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
   const healed = () => { if (!moving) quiet() }
   const lost = () => { if (!moving) void follow(FIRST_MS) }
   // A removed participant or a deleted room (reasons 4, 5) has ended; the front door says so at once (404).
-  const gone = () => { if (!moving) { quiet(); void follow(0) } }
+  const gone = () => { if (!moving) { drop(); quiet(); void follow(0) } }
   const handlers = [[RoomEvent.Reconnecting, lost], [RoomEvent.SignalReconnecting, lost],
     [RoomEvent.Reconnected, healed], [RoomEvent.Disconnected, gone]].filter(([name]) => name)
   for (const [name, handler] of handlers) room.on(name, handler)
@@ -266,6 +280,7 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
   const stop = () => {
     stopped = true
     life.abort()
+    drop()
     quiet()
     for (const [name, handler] of handlers) room.off(name, handler)
   }
@@ -279,16 +294,8 @@ function pause(ms, signal) {
       signal?.removeEventListener('abort', finish)
       done()
     }
-    const timer = setTimeout(finish, ms)
+    const timer = ms === Infinity ? undefined : setTimeout(finish, ms)
     signal?.addEventListener('abort', finish)
     if (signal?.aborted) finish()
-  })
-}
-
-/** Null, once the signal says stop. */
-function aborted(signal) {
-  return new Promise((done) => {
-    signal?.addEventListener('abort', () => done(null))
-    if (signal?.aborted) done(null)
   })
 }

@@ -163,7 +163,7 @@ test('who waits says so, is told of the end, and takes no refusal for it', async
   const refusing = await door(t, [403])
   const given = new AbortController()
   let told
-  void reask({ url: refusing.url, token: token('r1'), waiting: true, signal: given.signal, ...naps() })
+  void reask({ url: refusing.url, token: token('r1'), waiting: true, signal: given.signal })
     .then((answer) => { told = answer })
   while (!refusing.asked.length) await settled()
   await settled()
@@ -489,8 +489,24 @@ test('a connection that breaks takes over', async () => {
     room.emit('reconnecting')
     if (answered) answer(away)
     await clock.to(60000)
-    assert.deepEqual([at, waiting], [[9000, 13000], [true, false]])
+    assert.deepEqual([at, waiting], answered ? [[9000], [true]] : [[9000, 13000], [true, false]])
     assert.deepEqual([room.did, told], [there, ['wss://b']])
+  }
+})
+
+test('who hears again lets the ask end, and follows where it moved the interview', async () => {
+  for (const [answer, did] of [[away, there], [stay, here]]) {
+    for (const heals of [(room) => { room.silent = false }, (room) => { room.emit('reconnecting'); room.emit('reconnected') }]) {
+      let give
+      const { clock, at, room } = await silentTalk(new Promise((done) => { give = done }), stay)
+      await clock.to(10000)
+      heals(room)
+      room.silent = false
+      await clock.to(11500)
+      give(answer)
+      await clock.to(60000)
+      assert.deepEqual([at, room.did], [[9000], did])
+    }
   }
 })
 

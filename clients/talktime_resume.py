@@ -14,8 +14,8 @@ meanwhile, nothing moves.
 
 The SDK is slow to notice that only the media's path (UDP) is cut, the front door is not. So it is asked, too, with
 `X-Talktime-Waiting: true`, when entering takes more than 2 s, and when the checks of a connected Room's path have had
-no answer for 4 s, until that is over. 201 says with `moved` whether to connect with what came, or to keep what there
-is.
+no answer for 4 s, until that is over; an ask under way is heard to its end, for it may be what moves the interview.
+201 says with `moved` whether to connect with what came, or to keep what there is.
 """
 
 from __future__ import annotations
@@ -104,6 +104,10 @@ async def reask(
     return None
 
 
+class HeardAgainError(Exception):
+    """There is nothing to ask about any more."""
+
+
 class Silence:
     """How long there has been no answer. Only what was seen to grow can fall silent."""
 
@@ -168,7 +172,8 @@ class Keeper:
         self._now = now
         self._enter_sec = enter_sec
         self._asking: asyncio.Task[None] | None = None
-        self._waiting: asyncio.Task[None] | None = None  # asks about a silent Room; gives way to _asking
+        self._waiting: asyncio.Task[None] | None = None  # asks about a silent Room
+        self._heard = asyncio.Event()  # again, while that asks
         self._watching: asyncio.Task[None] | None = None
         self._silence = Silence()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -256,16 +261,21 @@ class Keeper:
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
-    async def _answer(self, after_sec: float, *, waiting: bool = False) -> Entry | None:
-        await self._sleep(after_sec)
+    async def _answer(
+        self, after_sec: float, *, waiting: bool = False, sleep: Callable[[float], Awaitable[None]] | None = None
+    ) -> Entry | None:
+        sleep = sleep or self._sleep
+        await sleep(after_sec)
         async with aiohttp.ClientSession() as http:
-            ask = partial(reask, http, self._url, self._headers, self._token, sleep=self._sleep, now=self._now)
+            ask = partial(reask, http, self._url, self._headers, self._token, sleep=sleep, now=self._now)
             return await ask(waiting=waiting)
 
-    async def _elsewhere(self, after_sec: float, every_sec: float) -> Entry | None:
+    async def _elsewhere(
+        self, after_sec: float, every_sec: float, sleep: Callable[[float], Awaitable[None]] | None = None
+    ) -> Entry | None:
         """Where the interview is, as soon as that is not the present server; None when it is over."""
         while not self._stopped:
-            entry = await self._answer(after_sec, waiting=True)
+            entry = await self._answer(after_sec, waiting=True, sleep=sleep)
             if entry is None or entry.is_elsewhere(self._server_url):
                 return None if self._stopped else entry
             after_sec = every_sec
@@ -275,6 +285,7 @@ class Keeper:
         """Into what was answered, or what is answered when that fails; False when the interview is over."""
         while entry is not None and not self._stopped:
             self._moving = True
+            self._drop()
             left, self.room = self.room, None
             if left is not None:
                 self._keep(leave(left))
@@ -310,17 +321,18 @@ class Keeper:
             await self._move(await self._answer(after_sec))
 
         if not (self._moving or self._stopped or self._asking):
-            self._hush()
+            self._heard.set()
             self._asking = asyncio.ensure_future(ask())
 
     def _healed(self) -> None:
-        self._hush()
+        self._heard.set()
         self._silence = Silence()
         if self._asking is not None and not self._moving:
             self._asking.cancel()
             self._asking = None
 
     def _gone(self) -> None:
+        self._drop()
         self._healed()
         self._lost(0.0)
 
@@ -331,25 +343,46 @@ class Keeper:
             silence, total = self._silence, await answered(self.room)
             silent = silence.seconds(self._now(), total) >= SILENT_SEC
             if not silent:
-                self._hush()
+                self._heard.set()
             elif silence is self._silence and not (self._moving or self._asking or self._waiting):
                 self._waiting = asyncio.ensure_future(self._ask_silently())
 
     async def _ask_silently(self) -> None:
-        entry = await self._elsewhere(0.0, EVERY_SEC)
+        heard = self._heard = asyncio.Event()
+
+        async def unless_heard(seconds: float) -> None:
+            """Between two asks is where to stop: one that is under way may be what moves the interview."""
+            over = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(heard.wait())]
+            try:
+                await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in over:
+                    one.cancel()
+            if heard.is_set():
+                raise HeardAgainError
+
+        try:
+            entry = await self._elsewhere(0.0, EVERY_SEC, unless_heard)
+        except HeardAgainError:
+            self._waiting = None
+            return
+        if self._asking is not None:
+            # The connection broke meanwhile; this is the answer to both.
+            self._asking.cancel()
         # From here on it is a move like any other, which no sound ends.
         self._asking, self._waiting = self._waiting, None
         if entry is None:
             self._keep(leave(self.room))
         await self._move(entry)
 
-    def _hush(self) -> None:
+    def _drop(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
 
     def _over(self) -> None:
         self._stopped = True
+        self._drop()
         self._healed()
         if self._watching is not None:
             self._watching.cancel()

@@ -160,8 +160,27 @@ async def test_a_connection_that_breaks_takes_over(clock: Clock, talk: Callable[
     if answered:
         answer.set_result(AWAY)
     await clock.to(60)
-    assert (door.at, door.waiting) == ([9, 13], [True, False])
+    assert (door.at, door.waiting) == (([9], [True]) if answered else ([9, 13], [True, False]))
     assert (it.room.did, it.next.did, it.rooms.moved) == ([A, "disconnect"], [B], [it.next])
+
+
+@pytest.mark.parametrize("broke", [False, True])
+@pytest.mark.parametrize(("answer", "moves"), [(AWAY, True), (STAY, False)])
+async def test_who_hears_again_lets_the_ask_end_and_follows_where_it_moved_the_interview(
+    clock: Clock, talk: Callable[..., Any], answer: Answer, moves: bool, broke: bool
+) -> None:
+    held: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    it, door = await talk(held, STAY)
+    await clock.to(10)
+    if broke:
+        it.room.handlers["reconnecting"]()
+        it.room.handlers["reconnected"]()
+    it.room.silent = False
+    await clock.to(11.5)
+    held.set_result(answer)
+    await clock.to(60)
+    assert door.at == [9]
+    assert it.rooms.moved == ([it.next] if moves else [])
 
 
 async def test_who_was_told_to_stay_and_then_breaks_has_one_asker(clock: Clock, talk: Callable[..., Any]) -> None:

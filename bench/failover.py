@@ -6,7 +6,7 @@ everybody hangs up, the fault is mended and new ones come home again, as the fro
 the SFU: an agent's process, an agent's pod. At the end the books of all sessions are checked against what the simulator
 billed.
 
-    CLUSTER_NAME=failover python -m bench.failover --kills 20 [--variant killed --variant restarted:5 ...] [--keep]
+    CLUSTER_NAME=failover python -m bench.failover --kills 20 [--variant killed --variant restarted:5 ...] [--interviews 1]
 
 Every sample is printed; the last line is `RESULT {json}`: the figures of each variant under its name. Seconds count
 from the fault: `new` until a new guest and an agent are in a room, `again` until each guest hears an agent's words
@@ -89,6 +89,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=20, help="of each variant that names no number of its own")
     variants = f"NAME or NAME:KILLS, repeatable; default killed. {', '.join(VARIANTS)}"
     parser.add_argument("--variant", action="append", type=chosen, help=variants)
+    interviews = (
+        f"that go on when the fault comes; the bars are for {stand.GUESTS}, fewer tell what the machine's cores cost"
+    )
+    parser.add_argument(
+        "--interviews", type=int, default=stand.GUESTS, choices=range(1, stand.GUESTS + 1), help=interviews
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="no new fault begins later than this")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up")
     options = parser.parse_args(argv)
@@ -106,7 +112,8 @@ def main(argv: list[str]) -> int:
             network = stand.node(house, stand.HOME).network_namespace
             crowd = stack.enter_context(Crowd(network, *stand.front_door(house), house.folder / "guests.log"))
             at_home_again(house, crowd, "first")
-            found, undone = done(house, crowd, todo, began + options.minutes * 60, tell)
+            until = began + options.minutes * 60
+            found, undone = done(house, crowd, todo, options.interviews, until, tell)
             result, wrong = settled(house, found, tell)
     except (RuntimeError, TimeoutError, OSError, AssertionError, LookupError) as error:
         print(f"bench-failover: {error}", file=sys.stderr)
@@ -118,7 +125,7 @@ def main(argv: list[str]) -> int:
     wrong += undone + asked.in_words(short) + missed(result)
     for line in wrong:
         tell(f"WRONG: {line}")
-    print(f"RESULT {json.dumps({'commit': commit()} | result | {'short': short})}")
+    print(f"RESULT {json.dumps({'commit': commit(), 'at_once': options.interviews} | result | {'short': short})}")
     return 1 if wrong else 0
 
 
@@ -137,7 +144,7 @@ def missed(result: dict[str, Any]) -> list[str]:
 
 
 def done(
-    house: House, crowd: Crowd, todo: list[tuple[Variant, int]], until: float, tell: Tell
+    house: House, crowd: Crowd, todo: list[tuple[Variant, int]], interviews: int, until: float, tell: Tell
 ) -> tuple[dict[str, list[Sample]], list[str]]:
     """Samples by variant, and what could not be measured. `until`: monotonic, no new fault begins later."""
     found: dict[str, list[Sample]] = {}
@@ -147,7 +154,7 @@ def done(
         while len(samples) < count and time.monotonic() < until:
             name = f"{variant.name}{len(samples) + 1}"
             try:
-                samples.append(once(house, crowd, variant, name))
+                samples.append(once(house, crowd, variant, name, interviews))
             except (RuntimeError, TimeoutError, AssertionError, LookupError) as error:
                 # What was measured before counts all the same.
                 undone.append(f"{name} could not be measured: {error}")

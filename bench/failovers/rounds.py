@@ -22,10 +22,10 @@ STATUS_SECONDS = 30.0
 """What the pool's status may take after everybody is there again, to say where."""
 
 
-def once(house: House, crowd: Crowd, variant: Variant, name: str) -> Sample:
+def once(house: House, crowd: Crowd, variant: Variant, name: str, interviews: int = stand.GUESTS) -> Sample:
     """One fault, from the interviews before it to a pool that is back. Raises AssertionError when it cannot begin or
     the pool does not come back."""
-    guests = [f"{name}-{number}" for number in range(1, stand.GUESTS + 1)]
+    guests = [f"{name}-{number}" for number in range(1, interviews + 1)]
     variant.prepare(house)
     began = time.time()
     sessions = under_way(house, crowd, guests, began)

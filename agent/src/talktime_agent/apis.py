@@ -18,13 +18,8 @@ from talktime_agent.facts import Fact
 from talktime_agent.gate import session_instructions
 from talktime_agent.gemini_hook import check_plugin
 from talktime_agent.gemini_meter import GeminiMeter
-from talktime_agent.gemini_model import (
-    GeminiModel,
-    ListeningGate,
-    gemini_fault_of,
-    gemini_rendering_model,
-    gemini_talking_model,
-)
+from talktime_agent.gemini_model import GeminiModel, ListeningGate, gemini_fault_of
+from talktime_agent.gemini_setup import gemini_rendering_model, gemini_talking_model
 from talktime_agent.meter import ProviderMeter
 from talktime_agent.provider import GatedModel, Listener, fault_of, rendering_model, talking_model
 

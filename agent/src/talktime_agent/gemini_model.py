@@ -1,4 +1,4 @@
-"""Gemini Live: a livekit Google RealtimeModel from the session's config, with the gate built into its session.
+"""Gemini Live: livekit's Google RealtimeModel with the gate built into its session.
 
 Gemini answers by itself as soon as it believes that the user has finished, so a response cannot be asked for or
 withheld. What is gated is what can make it answer: the user's audio, and the turns we write. Both pass only while the
@@ -21,8 +21,6 @@ from livekit import rtc
 from livekit.agents import llm
 from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.plugins.google.realtime import realtime_api as realtime
-from pydantic import SecretStr
-from talktime_ledger.wire import SessionConfig
 from websockets.exceptions import InvalidStatus
 
 from talktime_agent.gemini_ears import Ears
@@ -30,12 +28,6 @@ from talktime_agent.provider import Gate, Listener
 
 logger = logging.getLogger("talktime.agent.gemini")
 
-# Google's own service, always TLS; never taken from GOOGLE_GEMINI_BASE_URL of the environment.
-PUBLIC_ENDPOINT = "https://generativelanguage.googleapis.com"
-# The schema's default voice is OpenAI's; Google knows no such voice.
-OTHERS_DEFAULT_VOICE = "marin"
-DEFAULT_VOICE = "Puck"
-CONNECT_MILLISECONDS = 10_000
 # Of the time that a goAway leaves, kept for closing and connecting anew.
 LEAVE_SECONDS = 3.0
 # Usage that does not come with the end of its turn comes about a second later.
@@ -206,60 +198,6 @@ class GeminiModel(realtime.RealtimeModel):
         return any(isinstance(session, GeminiSession) and session.user_speaks for session in self._sessions)
 
 
-def gemini_talking_model(
-    model: str, config: SessionConfig, instructions: str, key: SecretStr, gate: ListeningGate, listener: Listener
-) -> GeminiModel:
-    """The model of the interview, every cap in the setup of each of its connections.
-
-    ``instructions`` are given with the model: told later, they would cost a second connection. They name the language
-    too; Google's language code is refused by models that choose it themselves.
-    """
-    return GeminiModel(
-        gate,
-        listener,
-        model=model,
-        api_key=key.get_secret_value(),
-        vertexai=False,
-        instructions=instructions,
-        voice=voice_of(config),
-        max_output_tokens=config.caps.outputTokens,
-        context_window_compression=compression(config.caps.contextTokens),
-        realtime_input_config=types.RealtimeInputConfig(turn_coverage=types.TurnCoverage.TURN_INCLUDES_ONLY_ACTIVITY),
-        http_options=_address(config),
-        **_thinking(model),
-    )
-
-
-def gemini_rendering_model(
-    model: str, config: SessionConfig, key: SecretStr, gate: ListeningGate, listener: Listener, output_tokens: int
-) -> GeminiModel:
-    """A model that only renders the closing line: a small answer on a connection of its own, no conversation."""
-    return GeminiModel(
-        gate,
-        listener,
-        model=model,
-        api_key=key.get_secret_value(),
-        vertexai=False,
-        voice=voice_of(config),
-        max_output_tokens=output_tokens,
-        input_audio_transcription=None,
-        http_options=_address(config),
-        **_thinking(model),
-    )
-
-
-def voice_of(config: SessionConfig) -> str:
-    """The Project's voice; Google's default where the Project names none."""
-    return DEFAULT_VOICE if config.voice in ("", OTHERS_DEFAULT_VOICE) else config.voice
-
-
-def compression(context_tokens: int) -> types.ContextWindowCompressionConfig:
-    """Bounds what every turn bills again; the half that stays makes the next compression rare."""
-    return types.ContextWindowCompressionConfig(
-        trigger_tokens=context_tokens, sliding_window=types.SlidingWindow(target_tokens=context_tokens // 2)
-    )
-
-
 def event_of(message: types.LiveServerMessage) -> dict[str, Any] | None:
     """What the meter wants to know of a server message (see `gemini_meter`); None when it says nothing of money."""
     content, usage = message.server_content, message.usage_metadata
@@ -310,14 +248,3 @@ def gemini_fault_of(error: BaseException) -> tuple[str, str] | None:
     if status == 404 or "not found for api version" in words or "is not supported for bidi" in words:
         return "model_not_found", said
     return None
-
-
-def _address(config: SessionConfig) -> types.HttpOptions:
-    return types.HttpOptions(base_url=config.endpoint or PUBLIC_ENDPOINT, timeout=CONNECT_MILLISECONDS)
-
-
-def _thinking(model: str) -> dict[str, Any]:
-    """Thinking is off where it can be switched off; newer models take no budget and think little by default."""
-    if "2.5" not in model:
-        return {}
-    return {"thinking_config": types.ThinkingConfig(thinking_budget=0)}

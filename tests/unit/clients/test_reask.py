@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -130,9 +131,9 @@ async def test_what_is_no_answer_of_the_front_door_is_asked_again(
     assert naps.slept == [2.0]
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed here")
 def test_the_javascript_helper() -> None:
+    node = Path(sys.executable).with_name("node")
     done = subprocess.run(
-        ["node", "--test", str(CLIENTS / "talktime-resume.test.mjs")], capture_output=True, text=True, timeout=120
+        [node, "--test", str(CLIENTS / "talktime-resume.test.mjs")], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout + done.stderr

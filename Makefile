@@ -8,7 +8,7 @@ CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=
 
-.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance bench-metering bench-failover bench-drains bench-density
+.PHONY: help demo test check images up down status chaos bench-first-run bench-ledger bench-overshoot bench-gate bench-finance bench-metering bench-failover bench-drains bench-density bench-browser
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,3 +76,7 @@ bench-drains: ## 20 scale-downs, 5 upgrades, 5 kubectl drains under live intervi
 bench-density: ## Two-party audio rooms per core of the real livekit-server, until joins or packets suffer (8 min); result kept
 	@hack/python -m hack.machine test
 	@.venv/bin/python -m bench.density | tee $(TALKTIME_STATE)/density.log; ran=$$?; .venv/bin/python bench/record.py density $(TALKTIME_STATE)/density.log && exit $$ran
+
+bench-browser: ## An interview in a real Chromium goes on when its media server is killed or hangs (5 min); result kept
+	@hack/python -m hack.machine browser
+	@.venv/bin/python -m bench.browser | tee $(TALKTIME_STATE)/browser.log; ran=$$?; .venv/bin/python bench/record.py browser $(TALKTIME_STATE)/browser.log && exit $$ran

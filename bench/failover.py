@@ -6,7 +6,7 @@ everybody hangs up, the fault is mended and new ones come home again, as the fro
 the SFU: an agent's process, an agent's pod. At the end the books of all sessions are checked against what the simulator
 billed.
 
-    CLUSTER_NAME=failover python -m bench.failover --kills 20 [--variant killed --variant restarted:5 ...] [--interviews 1]
+    CLUSTER_NAME=failover python -m bench.failover --kills 20 [--variant killed --variant udp:5 ...] [--interviews 1]
 
 Every sample is printed; the last line is `RESULT {json}`: the figures of each variant under its name. Seconds count
 from the fault: `new` until a new guest and an agent are in a room, `again` until each guest hears an agent's words

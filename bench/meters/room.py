@@ -64,6 +64,7 @@ class Rooms:
 
     url: str
     livekit: api.LiveKitAPI
+    process: asyncio.subprocess.Process
 
     async def make(self, session_id: str) -> None:
         """The gateway's part: the room, with the agent's dispatch in it."""
@@ -99,8 +100,8 @@ async def held(book: Books, home: Path, per_vendor: int, rates: Rates) -> tuple[
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(simulator(home, PROJECT))
         await book.operator.put_project(study.NAMESPACE, PROJECT, study.push(provider.endpoints))
-        rooms = await stack.enter_async_context(_rooms(home))
-        await stack.enter_async_context(_worker(book, provider, rooms, home))
+        rooms = await stack.enter_async_context(livekit(home))
+        await stack.enter_async_context(worker(book, provider, rooms, home))
         print("WebRTC: waiting for the machine's other real sessions", file=sys.stderr, flush=True)
         await asyncio.to_thread(stack.enter_context, only_ours())
         print("WebRTC: begins", file=sys.stderr, flush=True)
@@ -171,7 +172,8 @@ async def _session(book: Books, rooms: Rooms, home: Path, person: Person, vendor
 
 
 @asynccontextmanager
-async def _rooms(home: Path) -> AsyncIterator[Rooms]:
+async def livekit(home: Path, name: str = "livekit") -> AsyncIterator[Rooms]:
+    """A livekit-server on loopback; `name` of its log."""
     port, udp = free_port(), free_port()
     config = {
         "port": port,
@@ -190,19 +192,21 @@ async def _rooms(home: Path) -> AsyncIterator[Rooms]:
     program = shutil.which("livekit-server") or str(SERVER)
     url = f"http://127.0.0.1:{port}"
     async with (
-        _process(home / "livekit.log", os.environ, program, "--config-body", json.dumps(config)) as process,
-        api.LiveKitAPI(url, KEY, SECRET) as livekit,
+        running(home / f"{name}.log", os.environ, program, "--config-body", json.dumps(config)) as process,
+        api.LiveKitAPI(url, KEY, SECRET) as rooms,
     ):
-        await _answers(url, process, home / "livekit.log")
-        yield Rooms(url, livekit)
+        await answers(url, process, home / f"{name}.log")
+        yield Rooms(url, rooms, process)
 
 
 @asynccontextmanager
-async def _worker(book: Books, provider: Simulator, rooms: Rooms, home: Path) -> AsyncIterator[None]:
-    """`python -m talktime_agent start`, as in a pod."""
+async def worker(
+    book: Books, provider: Simulator, rooms: Rooms, home: Path, name: str = "worker"
+) -> AsyncIterator[None]:
+    """`python -m talktime_agent start`, as in a pod of that name."""
     token = home / "agent.token"
     token.write_text(book.agent_token(PROJECT), encoding="utf-8")
-    port, log = free_port(), home / "worker.log"
+    port, log = free_port(), home / f"{name}.log"
     names = [study.provider_name(vendor, brief=False) for vendor in study.MODEL]
     environment = {
         **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
@@ -210,10 +214,11 @@ async def _worker(book: Books, provider: Simulator, rooms: Rooms, home: Path) ->
         "TALKTIME_LEDGER_URL": book.url,
         "TALKTIME_TOKEN_FILE": str(token),
         "TALKTIME_AGENT_NAME": AGENT,
+        "TALKTIME_POD": name,
         "TALKTIME_SESSIONS_PER_REPLICA": str(PLACES),
         "TALKTIME_PROVIDER_NAMES": ",".join(names),
         **{f"TALKTIME_PROVIDER_KEY_{index}": "sim-key" for index in range(len(names))},
-        "TALKTIME_SPOOL_DIR": str(home / "worker-spool"),
+        "TALKTIME_SPOOL_DIR": str(home / f"{name}-spool"),
         "TALKTIME_HTTP_HOST": "127.0.0.1",
         "TALKTIME_HTTP_PORT": str(port),
         "TALKTIME_METRICS_PORT": str(free_port()),
@@ -223,8 +228,8 @@ async def _worker(book: Books, provider: Simulator, rooms: Rooms, home: Path) ->
         "LIVEKIT_API_SECRET": SECRET,
         "SSL_CERT_FILE": str(provider.ca),
     }
-    async with _process(log, environment, sys.executable, "-m", "talktime_agent", "start") as process:
-        await _answers(f"http://127.0.0.1:{port}/worker", process, log)
+    async with running(log, environment, sys.executable, "-m", "talktime_agent", "start") as process:
+        await answers(f"http://127.0.0.1:{port}/worker", process, log)
         async with asyncio.timeout(START_SECONDS):
             while not re.search("registered worker", log.read_text(encoding="utf-8")):  # noqa: ASYNC110 - its log
                 await asyncio.sleep(0.2)
@@ -232,7 +237,8 @@ async def _worker(book: Books, provider: Simulator, rooms: Rooms, home: Path) ->
 
 
 @asynccontextmanager
-async def _process(log: Path, environment: Any, *command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(log: Path, environment: Any, *command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program whose words go to `log`; it ends with the block."""
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=file, stderr=file)
     try:
@@ -248,7 +254,8 @@ async def _process(log: Path, environment: Any, *command: str) -> AsyncIterator[
                 await process.wait()
 
 
-async def _answers(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
+async def answers(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    """Until it answers 2xx. AssertionError with its log when it ends, TimeoutError when it never does."""
     async with asyncio.timeout(START_SECONDS), httpx.AsyncClient(trust_env=False) as http:
         while True:
             assert process.returncode is None, f"{url} does not start:\n{log.read_text()[-2000:]}"  # noqa: ASYNC240

@@ -1,4 +1,4 @@
-"""Makes this machine ready for a task: `python3 -m hack.machine check|images|up|demo|test [--look]`.
+"""Makes this machine ready for a task: `python3 -m hack.machine check|images|up|demo|test|browser [--look]`.
 
 Exit 2, with cause and fix and nothing changed, when something cannot be had.
 """

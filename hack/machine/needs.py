@@ -51,6 +51,7 @@ CLUSTER = {
     "util-linux": "unshare",
     "mount": "mount",
 }
+BROWSER = {"chromium": "chromium"}
 IMAGES = {"buildah": "buildah", "debootstrap": "debootstrap"}
 
 
@@ -71,6 +72,7 @@ TASKS = {
     "demo": Task({**BASICS, **CLUSTER, **IMAGES}, ("kubernetes", "coredns", "livekit", "helm"), True, 16 * GIB),
     "demo-kind": Task(BASICS, ("kind", "kubectl", "livekit", "helm"), False, 12 * GIB),
     "demo-current": Task(BASICS, ("kubectl", "helm"), False, 4 * GIB),
+    "browser": Task({**BASICS, **SERVERS, **SPEECH, **BROWSER}, ("livekit",), False, 6 * GIB),
     "test": Task(
         {**BASICS, **CLUSTER, **IMAGES, **SERVERS, **METRICS, **SPEECH},
         ("kubernetes", "coredns", "livekit", "helm"),

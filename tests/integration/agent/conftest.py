@@ -59,6 +59,7 @@ SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 OBSERVERS = tuple(f"observer-{number}" for number in range(1, 9))
 AGENT = "tt-research-study"
 LAST_WORDS = 6000
+UNTAKEN_SECONDS = 10.0
 KEY, SECRET = "devkey", "a-secret-of-thirty-two-characters-or-more"
 
 
@@ -137,6 +138,7 @@ class MemoryLedger:
         self.reports: list[ProviderReport] = []
         self.clips: dict[str, bytes] = {}
         self.beats: set[str] = set()
+        self.attached: set[str] = set()
         self.away = False
         self.soft_percent = 80
         self.streams: set[web.StreamResponse] = set()
@@ -260,6 +262,7 @@ class MemoryLedger:
         if book is None:
             return _problem(404, ProblemReason.NOT_FOUND)
         told = Attach.model_validate_json(await request.read())
+        self.attached.add(request.match_info["id"])
         if told.epoch < book.epoch:
             return _problem(409, ProblemReason.FENCED)
         rates = [_wire(one) for one in book.kind.rates.values()]
@@ -377,6 +380,7 @@ class Stage:
     worker_log: Path
     spool: Path
     livekit: api.LiveKitAPI
+    staffing: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def endpoint(self) -> str:
@@ -388,6 +392,24 @@ class Stage:
         await self.livekit.room.create_room(
             api.CreateRoomRequest(name=session_id, empty_timeout=60, departure_timeout=60, agents=[agent])
         )
+        self.staffing.add(asyncio.create_task(self._staffed(session_id, epoch)))
+
+    async def _staffed(self, session_id: str, epoch: int) -> None:
+        """The gateway's part, too: a dispatch that no worker took (this one was just full) is made again."""
+        while session_id not in self.ledger.attached:
+            await asyncio.sleep(UNTAKEN_SECONDS)
+            with contextlib.suppress(api.TwirpError):
+                dispatches = await self.livekit.agent_dispatch.list_dispatch(session_id)
+                if session_id not in self.ledger.attached and not any(one.state.jobs for one in dispatches):
+                    for one in dispatches:
+                        await self.livekit.agent_dispatch.delete_dispatch(one.id, session_id)
+                    await self.dispatch_into(session_id, epoch)
+
+    def unstaffed(self) -> None:
+        """Nobody is dispatched for any more."""
+        for task in self.staffing:
+            task.cancel()
+        self.staffing.clear()
 
     async def dispatch_into(self, session_id: str, epoch: int = 1) -> None:
         """The gateway's part where somebody is in the room already: an agent that ends at once ends it for them."""
@@ -412,6 +434,7 @@ class Stage:
     async def forget(self) -> None:
         """The next test begins with an empty bill: the provider writes the last one when its client is gone."""
         self.ledger.away = False
+        self.unstaffed()
         async with aiohttp.ClientSession() as http:
             async with asyncio.timeout(60):
                 while (await self.simulated("healthz"))[0]["sessions"]:  # noqa: ASYNC110 - another process
@@ -553,10 +576,12 @@ async def whole_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         log = tmp_path / "worker.log"
         await until(lambda: "registered worker" in log.read_text(), 180)
         async with api.LiveKitAPI(livekit_url, KEY, SECRET) as livekit:
-            yield Stage(
+            made = Stage(
                 ledger, livekit_url, f"http://127.0.0.1:{sim_port}", f"https://127.0.0.1:{tls_port}",
                 f"http://127.0.0.1:{worker_port}", worker, log, tmp_path / "spool", livekit,
             )  # fmt: skip
+            yield made
+            made.unstaffed()
     finally:
         await _ended(worker, 20)
         await _ended(provider, 5)

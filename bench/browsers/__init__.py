@@ -1,0 +1,1 @@
+"""Parts of bench/browser.py: the page of a participant, and the browser that shows it."""

@@ -20,8 +20,8 @@ PAGE = Path(__file__).with_name("page.html")
 HELPER = Path(__file__).parents[2] / "clients" / "talktime-resume.mjs"
 RATE = 24_000
 SENTENCE = "I sort the returned books first, and after that I answer the letters of the readers."
-PAUSE_SECONDS = 8
-"""The microphone says the sentence again and again, with time for an answer."""
+PAUSE_SECONDS = 16
+"""The microphone says the sentence again and again, with time for an answer, also for one after a move."""
 FLAGS = (
     "--headless=new",
     "--no-sandbox",  # root in a container; it loads nothing but our own page

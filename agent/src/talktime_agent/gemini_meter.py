@@ -188,7 +188,7 @@ class GeminiMeter:
             facts += opened
         if event.get("interrupted") and current is not None:
             current.interrupted = True
-            if not self._asked:
+            if not self._asked and not self._heard:
                 # The user spoke, perhaps before we knew of this turn at all: that is answered next.
                 facts += self._listened(at)
         if (metadata := event.get("usageMetadata")) is not None:

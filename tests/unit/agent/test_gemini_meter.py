@@ -241,6 +241,15 @@ def test_who_interrupts_a_turn_before_it_speaks_is_answered_by_the_next_one() ->
     assert [fact.key for fact in wire.connect("live_2") if isinstance(fact, Unmeterable)] == ["heard_live_1/2"]
 
 
+def test_an_interruption_is_by_what_was_heard_and_by_nothing_more() -> None:
+    wire = Wire()
+    wire.message(output=True)
+    heard(wire)
+    wire.event(type="forwarded", seconds=1.0, speech=False)
+    assert [type(fact) for fact in wire.message(cut=True, over=True, usage=7)] == [Billed]
+    assert wire.message(output=True)[1:] == [Free("heard_live_1/1")]
+
+
 def test_a_malformed_usage_stays_at_the_bound() -> None:
     wire = Wire()
     wire.message(output=True)

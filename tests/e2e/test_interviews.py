@@ -71,7 +71,7 @@ def disturb(house: House, done: threading.Event) -> tuple[list[str], list[census
     with house.simulator_events() as log:
         for how in ("kill -9", "delete pod"):
             for part, command in PROCESSES.items():
-                eventually("a response is open", lambda: done.is_set() or open_responses(log()) > 0, 120, every=0.1)
+                eventually("a response is open", lambda: done.is_set() or open_responses(log()) > 0, 240, every=0.1)
                 if done.is_set():
                     return killed, counted
                 if not counted:

@@ -90,7 +90,7 @@ def named_in_dns(house: House, address: str) -> Iterator[Callable[[], bool]]:
     others = [line for line in before.splitlines() if HOST not in line.split()]
     try:
         answer("\n".join([*others, f"{address} {HOST}", ""]))
-        yield lambda: eventually(f"the cluster's DNS knows {HOST}", known, 120, every=2)
+        yield lambda: eventually(f"the cluster's DNS knows {HOST}", known, 240, every=2)
     finally:
         answer("".join(f"{line}\n" for line in others))
 
@@ -161,9 +161,9 @@ def evening(house: House, study: None) -> Evening:
         except BaseException:
             print("\n".join(said))
             raise
-    eventually("the interview is over", lambda: all(row["state"] != "open" for row in sessions(house)), 120)
+    eventually("the interview is over", lambda: all(row["state"] != "open" for row in sessions(house)), 240)
     there = ("-n", PLACE, "get", "project", GEMINI, "--ignore-not-found", "--output=name")
-    eventually("the Project is gone", lambda: not house.kube(*there).strip(), 120)
+    eventually("the Project is gone", lambda: not house.kube(*there).strip(), 240)
     house.kube("apply", "-f", "-", stdin=json.dumps(gemini()))
     again = settled(house, PLACE, GEMINI)
     final = books.read(house)

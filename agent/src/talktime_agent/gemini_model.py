@@ -52,6 +52,7 @@ class GeminiSession(realtime.RealtimeSession):
         self._leaving: asyncio.Task[None] | None = None
         self._kept: list[Any] = []
         self._kept_told: list[dict[str, Any]] = []
+        self._connected = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._usage_told = asyncio.Event()
@@ -82,7 +83,7 @@ class GeminiSession(realtime.RealtimeSession):
         for heard in self._ears.heard(frame):
             if self._gate.hears():
                 told = {"type": "forwarded", "seconds": heard.duration, "speech": self._ears.loud}
-                if self._between_connections:
+                if self._between_connections or not self._connected:
                     # Said to the next connection: it is no loss of this one.
                     self._kept_told.append(told)
                 else:
@@ -113,7 +114,7 @@ class GeminiSession(realtime.RealtimeSession):
         """Every message is told before the plugin sees it: it drops usage it has no generation for."""
         self._listener({"type": "connected", "connection": session.session_id or f"live_{uuid.uuid4().hex}"})
         self._idle.set()
-        self._interrupted = False
+        self._connected, self._interrupted = True, False
         if self._leaving is not None:
             # It may have been cut off before it left.
             self._leaving.cancel()
@@ -135,7 +136,10 @@ class GeminiSession(realtime.RealtimeSession):
                 yield message
 
         session.receive = noted  # type: ignore[method-assign]
-        await super()._recv_task(session)
+        try:
+            await super()._recv_task(session)
+        finally:
+            self._connected = False
 
     def _note(self, event: Mapping[str, Any]) -> None:
         """Whether a turn of the model is going on or about to, and its usage known, for `_leave`."""

@@ -165,6 +165,7 @@ async def test_what_passes_the_gate_is_told_to_the_meter() -> None:
     gate, heard = Gate(), list[Mapping[str, Any]]()
     made = session(gate, heard)
     try:
+        made._connected = True
         made.push_audio(frame(loud=True, seconds=0.2))
         assert heard == [{"type": "forwarded", "seconds": pytest.approx(0.2), "speech": True}]
         reply = made.generate_reply(instructions="hello")
@@ -220,6 +221,22 @@ def test_only_what_concerns_money_is_told() -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("9.5s", 9.5), ("50s", 50.0), (None, 0.0), ("soon", 0.0), ("-3s", 0.0)])
 def test_the_time_that_is_left(text: str | None, seconds: float) -> None:
     assert seconds_of(text) == seconds
+
+
+async def test_what_is_said_without_a_connection_is_told_of_the_one_that_hears_it() -> None:
+    gate, heard = Gate(), list[Mapping[str, Any]]()
+    made = session(gate, heard)
+    try:
+        made.push_audio(frame(loud=True, seconds=0.2))
+        assert heard == []
+        for connection in ("live_1", "live_2"):
+            await made._recv_task(SimpleNamespace(session_id=connection, receive=None))  # type: ignore[arg-type]
+        told = [event.get("connection", event["type"]) for event in heard]
+        assert told == ["live_1", "forwarded", "live_2"]
+        made.push_audio(frame(loud=True, seconds=0.2))
+        assert len(heard) == 3, "the last one has ended, too"
+    finally:
+        await made.aclose()
 
 
 async def test_a_go_away_waits_for_the_answer_that_is_being_given() -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import sys
+
+if __name__ == "__main__":
+    # The first process of a container is deaf to SIGTERM until it says otherwise, and what follows takes seconds: a pod
+    # deleted meanwhile would live until its grace period, which is as long as an interview may last. Nothing has begun.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 from talktime_ledger import logs
 

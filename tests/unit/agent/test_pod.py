@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +36,25 @@ def pod() -> Iterator[Path]:
     """A short path: a unix socket's may not be long."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
+
+
+def test_a_pod_that_is_deleted_while_it_starts_ends() -> None:
+    """The first process of a container ignores SIGTERM as long as it has not said what to do; that is asked for."""
+    worker = subprocess.Popen([sys.executable, "-m", "talktime_agent", "start"], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not catches(worker.pid, signal.SIGTERM):
+            assert worker.poll() is None and time.monotonic() < deadline
+        worker.terminate()
+        assert worker.wait(60) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    [caught] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt")]
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 async def test_a_push_reaches_every_job_and_their_counts_come_back(pod: Path) -> None:

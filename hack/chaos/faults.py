@@ -133,9 +133,19 @@ def node_down(house: House, name: str) -> Iterator[None]:
         yield
     finally:
         lifecycle.restart(house.cluster, node.init)
+        back = datetime.now(UTC)
         # A node that just came back is Ready in the API server's memory: what counts is that its containers run.
         assert running(house.cluster.processes, node.init)
         run([*inside(house.cluster, node), "ctr", "-n", "k8s.io", "version"])
+
+        def renewed() -> bool:
+            # A kubelet gives up when its containerd is slow at first; a real node's init system starts it again.
+            if not running(house.cluster.processes, f"{name}.kubelet"):
+                lifecycle.restart(house.cluster, f"{name}.kubelet")
+            lease = house.kube.json("-n", "kube-node-lease", "get", "lease", name)
+            return datetime.fromisoformat(lease["spec"]["renewTime"]) > back
+
+        eventually(f"the kubelet of {name} tells that it is back", renewed, 180, every=1)
         house.kube("wait", "--for=condition=Ready", f"node/{name}", "--timeout=120s")
 
 

@@ -110,7 +110,9 @@ def settled(house: House, namespace: str, project: str) -> dict[str, Any]:
     """The Project's status once its session is over and paid for."""
 
     def counted() -> dict[str, Any] | None:
-        status: dict[str, Any] = house.project(namespace, project)["status"]
+        status: dict[str, Any] = house.project(namespace, project).get("status", {})
+        if "sessions" not in status or "budget" not in status:
+            return None  # one that was just applied
         over = status["sessions"]["open"] == 0 and Decimal(status["budget"]["posted"]) > 0
         return status if over and Decimal(status["budget"]["reserved"]) == 0 else None
 

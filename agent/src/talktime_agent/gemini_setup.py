@@ -30,16 +30,11 @@ def gemini_talking_model(
     return GeminiModel(
         gate,
         listener,
-        model=model,
-        api_key=key.get_secret_value(),
-        vertexai=False,
         instructions=instructions,
-        voice=voice_of(config),
         max_output_tokens=config.caps.outputTokens,
         context_window_compression=compression(config.caps.contextTokens),
         realtime_input_config=types.RealtimeInputConfig(turn_coverage=types.TurnCoverage.TURN_INCLUDES_ONLY_ACTIVITY),
-        http_options=_address(config),
-        **_thinking(model),
+        **_shared(model, config, key),
     )
 
 
@@ -50,14 +45,9 @@ def gemini_rendering_model(
     return GeminiModel(
         gate,
         listener,
-        model=model,
-        api_key=key.get_secret_value(),
-        vertexai=False,
-        voice=voice_of(config),
         max_output_tokens=output_tokens,
         input_audio_transcription=None,
-        http_options=_address(config),
-        **_thinking(model),
+        **_shared(model, config, key),
     )
 
 
@@ -73,8 +63,16 @@ def compression(context_tokens: int) -> types.ContextWindowCompressionConfig:
     )
 
 
-def _address(config: SessionConfig) -> types.HttpOptions:
-    return types.HttpOptions(base_url=config.endpoint or PUBLIC_ENDPOINT, timeout=CONNECT_MILLISECONDS)
+def _shared(model: str, config: SessionConfig, key: SecretStr) -> dict[str, Any]:
+    """What is the same for the interviewer and for who says goodbye: one voice at one address."""
+    return {
+        "model": model,
+        "api_key": key.get_secret_value(),
+        "vertexai": False,
+        "voice": voice_of(config),
+        "http_options": types.HttpOptions(base_url=config.endpoint or PUBLIC_ENDPOINT, timeout=CONNECT_MILLISECONDS),
+        **_thinking(model),
+    }
 
 
 def _thinking(model: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from talktime_agent.close import QUIET_SECONDS, Quiet, settle
 from talktime_agent.context import recall, tokens_of
 from talktime_agent.facts import Billed, Committed, Fault, Opened
 from talktime_agent.gate import Bounds
+from talktime_agent.limits import OUTAGE_SECONDS
 from talktime_agent.metrics import Telemetry
 from talktime_agent.ports import LedgerPort
 from talktime_agent.push import PodLink, concerns
@@ -136,7 +137,8 @@ class Budgeted:
     def hears(self) -> bool:
         """Whether the user's audio may go to a provider that answers by itself: only what it may start is paid for.
 
-        Short of two worst cases the ledger is asked for more; a user who is not heard for long is told goodbye.
+        Short of two worst cases the ledger is asked for more; a user who is not heard for long is told goodbye, unless
+        the ledger restarts: it has until that is called an outage.
         """
         if self.turns.is_shut:
             return False
@@ -148,7 +150,8 @@ class Budgeted:
         if self._deaf_since is None:
             self._deaf_since = now
         self.charger.kick()
-        if self.till.quiet and now - self._deaf_since > DEAF_SECONDS:
+        patience = DEAF_SECONDS if self.charger.reachable else OUTAGE_SECONDS
+        if self.till.quiet and now - self._deaf_since > patience:
             self._refused(decision.reason)
         return False
 

@@ -9,8 +9,9 @@ from typing import Protocol
 from talktime_ledger.core.gate import Decision
 
 RENEWAL_SECONDS = 3.0
-# A ledger that restarts must not end an interview: so often a turn that is not paid for waits for it.
-RENEWAL_ROUNDS = 5
+# A ledger that restarts must not end an interview: so often a turn that is not paid for waits for it, a little longer
+# than it takes to call it an outage (`limits.OUTAGE_SECONDS`), which then ends the interview.
+RENEWAL_ROUNDS = 7
 PREVIOUS_SECONDS = 3.0
 
 

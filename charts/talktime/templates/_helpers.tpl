@@ -134,7 +134,7 @@ key: {{ .Values.postgres.dsnSecret.key }}
 {{- end -}}
 
 {{- /* A pod that is deleted serves on while its successor starts: requests go to one that ends as long as nobody else
-is ready. Agents call ten seconds without a ledger an outage. Within terminationGracePeriodSeconds. */ -}}
+is ready. Agents call twenty seconds without a ledger an outage. Within terminationGracePeriodSeconds. */ -}}
 {{- define "talktime.servesOn" -}}
 lifecycle:
   preStop:

@@ -30,10 +30,13 @@ def main() -> int:
     import uvicorn
 
     from talktime_ledger.server.app import create_app
-    from talktime_ledger.server.protocol import uvicorn_options
+    from talktime_ledger.server.protocol import PoliteServer, uvicorn_options
 
     app = create_app(settings)
-    uvicorn.run(app, host=settings.host, port=settings.port, timeout_graceful_shutdown=10, **uvicorn_options())
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, timeout_graceful_shutdown=10, **uvicorn_options()
+    )
+    PoliteServer(config, lambda: app.state.ledger.hub.close_streams()).run()
     return 0
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
-from talktime_ledger.migrate import head, migrate, unmigrate
+from talktime_ledger.migrate import migrate, unmigrate
+from talktime_ledger.schema import head
 
 from .conftest import Stand, opening
 

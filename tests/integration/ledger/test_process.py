@@ -24,6 +24,7 @@ from .conftest import (
     opening,
     project_push,
     rate_card,
+    until_ready,
     usage,
 )
 
@@ -79,6 +80,28 @@ async def test_kill_9_between_commit_and_reply(database_url: str, issuer: Issuer
         await stand.assert_laws()
     finally:
         process.terminate()
+        await process.wait()
+        for client in stand.clients:
+            await client.aclose()
+
+
+async def test_a_replica_that_stops_ends_its_streams_and_waits_for_nobody(database_url: str, issuer: Issuer) -> None:
+    port = free_port()
+    process = await serve(database_url, issuer, port)
+    stand = Stand(f"http://127.0.0.1:{port}", database_url, issuer, FastAPI())
+    try:
+        operator = stand.client(OPERATOR, patience_sec=300.0)
+        await operator.put_project("study", "limit", project_push())
+        await until_ready(stand.url)
+        pushes = aiter(stand.client(agent_of("limit")).push("study", "limit"))
+        assert (await anext(pushes)).event == "resync"
+        process.send_signal(signal.SIGTERM)
+        # uvicorn would cancel the stream after 10 s, with an error in its log.
+        async with asyncio.timeout(5):
+            assert await process.wait() in (0, -signal.SIGTERM)
+    finally:
+        if process.returncode is None:
+            process.kill()
         await process.wait()
         for client in stand.clients:
             await client.aclose()

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from talktime_ledger import wire
 from talktime_ledger.client import Invalid, LedgerClient, NotFound, Unauthorized
-from talktime_ledger.migrate import head
 from talktime_ledger.resources.rate_card import RateCardSpec
+from talktime_ledger.schema import head
 from talktime_ledger.store.database import connect
 from talktime_ledger.store.rollups import roll_up
 

@@ -18,6 +18,7 @@ from talktime_agent.clock import Clock
 from talktime_agent.facts import HEARD_STEP_SECONDS, Billed, Opened
 from talktime_agent.gate import Bounds
 from talktime_agent.gemini_meter import GeminiMeter
+from talktime_agent.limits import OUTAGE_SECONDS
 from talktime_agent.spool import Spool
 from talktime_agent.till import Till
 from talktime_ledger.core.meters import Meter
@@ -141,6 +142,18 @@ async def test_nobody_is_left_talking_to_a_deaf_agent(budget: Budgeted, time: Ti
     time.now += 2
     assert not budget.hears()
     assert budget.ended.result() == "budget"
+
+
+async def test_a_ledger_that_restarts_is_waited_for_until_it_is_an_outage(budget: Budgeted, time: Time) -> None:
+    granted(budget.till, time, Decimal("0.02"))
+    budget.charger.reachable = False
+    assert not budget.hears()
+    time.now += OUTAGE_SECONDS - 1
+    assert not budget.hears()
+    assert not budget.ended.done()
+    time.now += 2
+    assert not budget.hears()
+    assert budget.ended.result() == "ledger_outage"
 
 
 async def test_a_grant_in_time_lets_it_go_on(budget: Budgeted, time: Time) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from talktime_ledger.migrate import head
+from talktime_ledger.schema import head
 
 # Any constant of our own; taken for the length of the transaction.
 LOCK = 7_426_001

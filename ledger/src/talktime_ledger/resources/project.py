@@ -45,7 +45,7 @@ class OnProjectSoft(StrEnum):
 
 class OnLedgerOutage(StrEnum):
     """What a live session does when the ledger cannot be reached: Drain talks on to the end of what is reserved (or of
-    its validity, 300 s), Terminate ends once three attempts over 10 s have failed. Both say goodbye.
+    its validity, 300 s), Terminate ends once three attempts over 20 s have failed. Both say goodbye.
     """
 
     DRAIN = "Drain"

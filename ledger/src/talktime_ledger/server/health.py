@@ -8,7 +8,7 @@ import time
 from fastapi import APIRouter, Response
 from prometheus_client import generate_latest
 
-from talktime_ledger.migrate import head, suffices
+from talktime_ledger.schema import head, suffices
 from talktime_ledger.server.context import Ledger, Parts
 from talktime_ledger.server.metrics import Metrics
 

@@ -6,8 +6,11 @@ Bodies and answers are bounded by the guards; uvicorn itself waits for ever for 
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADERS_SEC = 15.0
@@ -43,6 +46,19 @@ class PatientProtocol(HttpToolsProtocol):
         if self._due is not None:
             self._due.cancel()
             self._due = None
+
+
+class PoliteServer(uvicorn.Server):
+    """Before it waits for requests to end it ends those that never would: streams; their readers go to another one."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_streams()
+        # Stops listening before it awaits anything: nobody comes back to this one.
+        await super().shutdown(sockets)
 
 
 def uvicorn_options() -> dict[str, Any]:

@@ -274,7 +274,7 @@ class Interview:
                 goodbye=partial(self._say_goodbye, reason),
                 tell_observers=self._tell_last_cost,
                 left=partial(self._till.event, "left"),
-                delete_room=partial(self._delete_room, reason),
+                end_room=partial(self._end_room, reason),
             )
         )
         # The provider's socket outlives the room: it still brings the usage of what was open.
@@ -300,9 +300,12 @@ class Interview:
         self._session.input.set_audio_enabled(False)
         await self._session.interrupt(force=True)
 
-    async def _delete_room(self, reason: str) -> None:
+    async def _end_room(self, reason: str) -> None:
         if may_delete_room(reason, self._till.valid):
             await self._ctx.api.room.delete_room(api.DeleteRoomRequest(room=self._told.session_id))
+        else:
+            # Not ours to delete: we go. A connection that is being mended would put us beside the next agent.
+            await self._ctx.room.disconnect()
 
     def _cross_check(self) -> None:
         found = differences(self._session.usage.model_usage, self._told.model, *self._till.audio_tokens)

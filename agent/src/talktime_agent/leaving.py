@@ -1,7 +1,7 @@
 """The end as the participant meets it: silence, goodbye, the observers' last figure, the room's end. One bound for all.
 
 Each step has a moment by which it is over, counted from the decision to end, so that one that hangs takes nothing from
-the deletion of the room.
+the end of the room.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SAID_BY = 7.5
 TOLD_BY = 8.0
 GONE_BY = 10.0
 
-DELETE_ATTEMPTS = 2
-DELETE_PAUSE_SECONDS = 0.2
+END_ATTEMPTS = 2
+END_PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Parting:
     goodbye: Callable[[float], Awaitable[object]]
     tell_observers: Callable[[], Awaitable[object]]
     left: Callable[[], object]
-    delete_room: Callable[[], Awaitable[object]]
+    end_room: Callable[[], Awaitable[object]]
 
 
 async def leave(parting: Parting) -> None:
@@ -46,7 +46,7 @@ async def leave(parting: Parting) -> None:
     await _step("goodbye", decided + TOLD_BY, partial(parting.goodbye, decided + SAID_BY))
     await _step("last cost", decided + TOLD_BY, parting.tell_observers)
     parting.left()
-    await _delete(parting.delete_room, decided + GONE_BY)
+    await _end(parting.end_room, decided + GONE_BY)
 
 
 async def _step(name: str, by: float, step: Callable[[], Awaitable[object]]) -> None:
@@ -68,13 +68,13 @@ async def _by(moment: float, step: Callable[[], Awaitable[object]]) -> bool:
     return True
 
 
-async def _delete(delete_room: Callable[[], Awaitable[object]], until: float) -> None:
+async def _end(end_room: Callable[[], Awaitable[object]], until: float) -> None:
     """A room that stays is a participant who waits: what fails is tried again, each attempt with its share of time."""
     loop = asyncio.get_running_loop()
-    for left in range(DELETE_ATTEMPTS, 0, -1):
+    for left in range(END_ATTEMPTS, 0, -1):
         why = "no answer"
         try:
-            if await _by(loop.time() + (until - loop.time()) / left, delete_room):
+            if await _by(loop.time() + (until - loop.time()) / left, end_room):
                 return
         except api.TwirpError as error:
             if error.code == api.TwirpErrorCode.NOT_FOUND:
@@ -82,6 +82,6 @@ async def _delete(delete_room: Callable[[], Awaitable[object]], until: float) ->
             why = str(error)
         except Exception as error:  # whatever the HTTP client says: the money is settled next
             why = str(error)
-        logger.warning("the room was not deleted", extra={"why": why, "attempts_left": left - 1})
+        logger.warning("the room has not ended", extra={"why": why, "attempts_left": left - 1})
         if left > 1:
-            await asyncio.sleep(DELETE_PAUSE_SECONDS)
+            await asyncio.sleep(END_PAUSE_SECONDS)

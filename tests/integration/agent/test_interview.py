@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from livekit import api
+from livekit.protocol.models import ParticipantInfo
 from talktime_simulator.participants.person import Person, Plan
 from talktime_simulator.participants.watcher import Watcher
 from talktime_simulator.speech import Voice
@@ -196,13 +197,24 @@ async def test_a_provider_that_refuses_is_reported_and_the_session_ends(stage: A
     assert session not in await stage.rooms()
 
 
-async def test_a_fenced_agent_leaves_the_room_to_its_successor(stage: Any) -> None:
+async def _agents(stage: Any, session: str) -> list[str]:
+    listed = await stage.livekit.room.list_participants(api.ListParticipantsRequest(room=session))
+    return [one.identity for one in listed.participants if one.kind == ParticipantInfo.Kind.AGENT]
+
+
+async def test_a_fenced_agent_leaves_the_room_to_its_successor_and_then_waits_for_its_usage(stage: Any) -> None:
+    await stage.fault(fault="late_done", seconds=8, count=1)
     session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
     await stage.dispatch(session)
     taking_part = asyncio.create_task(person(stage, stay=True).take_part(stage.entry(session)))
     await started(stage, taking_part)
+    assert len(await _agents(stage, session)) == 1
     stage.ledger.books[session].epoch = 2
     await stage.ledger.push("fence", session_id=session, epoch=2)
+    async with asyncio.timeout(7):
+        while await _agents(stage, session):  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.1)
+    assert list(stage.spool.glob(f"{session}.*")), "its last answer is not counted yet"
     await until(lambda: not list(stage.spool.glob(f"{session}.*")), 90)
 
     assert session in await stage.rooms()

@@ -96,7 +96,7 @@ class Room:
                     goodbye=say or (lambda by: self.goodbye.say(provider_alive=True, by=by)),
                     tell_observers=self._taking("cost"),
                     left=lambda: self.step("left"),
-                    delete_room=self._delete,
+                    end_room=self._delete,
                 )
             )
             return now() - BEGIN

@@ -236,11 +236,14 @@ def test_a_pod_someone_deleted_drains_until_its_grace_ends() -> None:
     assert (decision.remove, decision.keep) == ([], ["n0"])
 
 
-def test_a_deleted_pod_past_its_deadline_is_cut_once() -> None:
-    late = draining(1, 2, mark=Mark(LONG_AGO, Why.SCALE_DOWN), terminating=True, ends=NOW + timedelta(hours=1))
-    (removal,) = run(1, [node(0), late]).remove
-    assert (removal.slot, removal.moved, removal.grace) == ("", 2, CUT_GRACE)
-    assert run(1, [node(0), replace(late, ends=NOW + timedelta(seconds=CUT_GRACE))]).remove == []
+@pytest.mark.parametrize(("left", "kind"), [(timedelta(hours=1), "Draining"), (timedelta(seconds=CUT_GRACE), "Moving")])
+def test_a_pod_that_ends_is_not_deleted_again_its_kubelet_would_keep_to_the_first_grace(
+    left: timedelta, kind: str
+) -> None:
+    mark = Mark(LONG_AGO, Why.SCALE_DOWN)
+    decision = run(1, [node(0), draining(1, 2, mark=mark, terminating=True, ends=NOW + left)])
+    assert decision.remove == []
+    assert (decision.states["n1-0"].kind, decision.states["n1-0"].until) == (kind, NOW + left)
 
 
 def test_a_mark_survives_being_written() -> None:

@@ -314,15 +314,10 @@ def _go_on(n: Node, why: Why, deadline: timedelta, settle: float, now: datetime,
 
 
 def _ending(n: Node, deadline: timedelta, now: datetime, out: Decision) -> None:
-    """A pod that was deleted: livekit-server drains by itself, for the pod's grace or to its deadline if it has one."""
+    """A pod that was deleted: livekit-server drains by itself until the pod's grace ends. Nobody can shorten that: a
+    kubelet keeps to the grace of the first deletion, so the deadline means nothing to a pod that was deleted by hand.
+    """
     ends = n.ends or now
-    until = min(ends, n.mark.since + deadline) if n.mark else ends
     why, since = (n.mark.why, n.mark.since) if n.mark else (Why.DELETED, None)
-    if n.mark and now >= until:
-        if ends - now > timedelta(seconds=2 * CUT_GRACE):
-            out.remove.append(Removal(n.name, "", why, moved=n.rooms, grace=CUT_GRACE))
-        out.states[n.name] = State("Moving", why, since, until)
-        return
-    out.states[n.name] = State("Draining", why, since, until)
-    if n.mark:
-        out.look_again((until - now).total_seconds())
+    cut = n.mark is not None and now >= n.mark.since + deadline and ends - now <= timedelta(seconds=CUT_GRACE)
+    out.states[n.name] = State("Moving" if cut else "Draining", why, since, ends)

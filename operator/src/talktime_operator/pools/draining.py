@@ -91,19 +91,24 @@ class Drains:
                 await self._kube.set_open(pod.key, doors[pod.key.name])
 
     async def remove(self, owner: Owner, pool: Key, pods: Iterable[Pod], steps: Decision, now: datetime) -> None:
-        """Deletes what is drained or past its deadline: first the StatefulSet, which would make the pod again."""
+        """Deletes what is drained or past its deadline: first the StatefulSet, which would make the pod again.
+
+        The pod has to be deleted once, by us: a kubelet keeps to the grace of the first deletion (kubernetes#113606),
+        and that of the garbage collector, or of an eviction, is the pod's own, hours. So the StatefulSet orphans it,
+        and its disruption budget lets go of it when it already ends.
+        """
         by_name = {p.key.name: p for p in pods}
         for slot in steps.drop:
             await self._kube.delete("StatefulSet", Key(pool.namespace, slot))
         for removal in steps.remove:
             pod = by_name[removal.name]
-            if pod.uid in self._deleted and removal.slot:
+            if pod.uid in self._deleted:
                 continue
-            await self._kube.release(pod.key)
             if removal.slot:
-                await self._kube.delete("StatefulSet", Key(pool.namespace, removal.slot))
+                await self._kube.delete("StatefulSet", Key(pool.namespace, removal.slot), orphan=True)
             await self._kube.delete("Pod", pod.key, removal.grace)
             self._deleted.add(pod.uid)
+            await self._kube.release(pod.key)
             await self._told_end(owner, pool, removal, now)
 
     async def restart(self, pods: Iterable[Pod], name: str, grace: int) -> None:

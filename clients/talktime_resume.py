@@ -287,8 +287,6 @@ class Keeper:
             self._moving = True
             self._drop()
             left, self.room = self.room, None
-            if left is not None:
-                self._keep(leave(left))
             try:
                 await self._enter(entry)
                 return not self._stopped
@@ -296,6 +294,9 @@ class Keeper:
                 entry = None
             finally:
                 self._moving = False
+                if left is not None:
+                    # Not before: a goodbye that still comes through is the participant's, to those in the room.
+                    self._keep(leave(left))
             if not self._stopped:
                 entry = await self._answer(EVERY_SEC)
         self._asking = None

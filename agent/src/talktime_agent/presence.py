@@ -6,6 +6,10 @@ from collections.abc import Callable
 
 from livekit import rtc
 
+# Who says goodbye may be on the way to another connection: a client helper leaves one that does not work before it
+# enters the next, a page that is loaded again says goodbye, too.
+LEFT_SECONDS = 3.0
+
 
 class Presence:
     """Watches a room for one participant's going and for the connection's state."""
@@ -26,7 +30,7 @@ class Presence:
     @property
     def there(self) -> bool:
         """Whether the participant can hear now."""
-        return self._gone_at is None and self._down_at is None and not self._left and not self._room_over
+        return self._gone_at is None and self._down_at is None and not self._room_over
 
     def over(self) -> str | None:
         """Why there is nobody to talk to any more, None while there may be."""
@@ -36,25 +40,23 @@ class Presence:
             return "fenced"
         if self._room_over:
             return "room_closed"
-        if self._left:
-            return "participant_left"
         if self._down_at is not None:
             # Whoever goes while our own path is broken went from our sight: that says nothing about them.
             return "reconnect_timeout" if now - self._down_at > self._reconnect_limit else None
-        if self._gone_at is not None and now - self._gone_at > self._rejoin_grace:
+        grace = LEFT_SECONDS if self._left else self._rejoin_grace
+        if self._gone_at is not None and now - self._gone_at > grace:
             return "participant_left"
         return None
 
     def joined(self, identity: str) -> None:
         """Somebody came (back)."""
         if identity == self._participant:
-            self._gone_at = None
+            self._gone_at, self._left = None, False
 
     def went(self, identity: str, *, on_purpose: bool) -> None:
-        """Somebody went; not on purpose = they may come back."""
+        """Somebody went. They may come back; who goes on purpose has less time for it."""
         if identity == self._participant:
-            self._gone_at = self._monotonic()
-            self._left = self._left or on_purpose
+            self._gone_at, self._left = self._monotonic(), on_purpose
 
     def down(self) -> None:
         """The media path is broken."""

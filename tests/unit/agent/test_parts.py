@@ -17,7 +17,7 @@ from talktime_agent.interruption import Interruption
 from talktime_agent.joins import JoinPace
 from talktime_agent.limits import Situation, Step, next_step, wrap_up_text
 from talktime_agent.observers import CostNow, ObserverChannel, cost_update
-from talktime_agent.presence import Presence
+from talktime_agent.presence import LEFT_SECONDS, Presence
 from talktime_agent.reports import harmless
 from talktime_agent.settings import AgentSettings, ProviderKeyMissingError, provider_key
 from talktime_agent.spool import Spool, orphans, recover
@@ -143,8 +143,27 @@ def test_presence_waits_for_a_participant_who_may_come_back() -> None:
     presence.joined("participant-1")
     now[0] = 100
     assert presence.over() is None
-    presence.went("participant-1", on_purpose=True)
+    presence.went("participant-1", on_purpose=False)
+    now[0] = 121
     assert presence.over() == "participant_left"
+
+
+def test_who_leaves_on_purpose_is_gone_soon_unless_that_was_on_the_way_to_another_connection() -> None:
+    now = [0.0]
+    presence = Presence("participant-1", rejoin_grace=20, reconnect_limit=60, monotonic=lambda: now[0])
+    presence.went("participant-1", on_purpose=True)
+    now[0] = LEFT_SECONDS - 1
+    assert (presence.over(), presence.there) == (None, False)
+    presence.joined("participant-1")
+    now[0] = 100
+    assert (presence.over(), presence.there) == (None, True)
+    presence.went("participant-1", on_purpose=True)
+    now[0] += LEFT_SECONDS + 1
+    assert presence.over() == "participant_left"
+    presence.joined("participant-1")
+    presence.went("participant-1", on_purpose=False)
+    now[0] += LEFT_SECONDS + 1
+    assert presence.over() is None, "the one before says nothing about this one"
 
 
 def test_who_goes_while_our_own_path_is_down_has_not_left() -> None:

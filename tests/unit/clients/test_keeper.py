@@ -45,6 +45,23 @@ async def test_who_keeps_reconnecting_is_moved_once_to_a_room_of_its_own(
     assert not keeper.ended.done()
 
 
+async def test_nobody_says_goodbye_to_those_in_the_room_before_they_have_come_back_to_it(
+    clock: Clock, front: MakeFront, keep: Keep
+) -> None:
+    opens = asyncio.Event()
+    first, second = Room(), Room(opens=opens)
+    rooms = Rooms(first, second)
+    keeper = keep(front(place(A, moved=False)), rooms)
+    await keeper.connect(*A)
+    first.handlers["reconnecting"]()
+    await clock.to(4)
+    assert (first.did, second.did) == ([A], [A])
+    opens.set()
+    await clock.until(lambda: rooms.moved)
+    await settle()
+    assert first.did == [A, "disconnect"]
+
+
 async def test_who_has_lost_the_connection_goes_where_it_is_told_even_if_that_is_the_same_place(
     clock: Clock, front: MakeFront, keep: Keep
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -268,13 +269,17 @@ class Interview:
     async def _finish(self, reason: str) -> None:
         if reason == "budget":
             self._till.reach_hard_limit()
+        end_room: Callable[[], Awaitable[object]] = self._delete_room
+        if not may_delete_room(reason, self._till.valid):
+            # Another agent's by now: we go first. A connection that is being mended would put us beside that one.
+            end_room = partial(asyncio.shield, asyncio.ensure_future(self._ctx.room.disconnect()))
         await leave(
             Parting(
                 silence=self._silence,
                 goodbye=partial(self._say_goodbye, reason),
                 tell_observers=self._tell_last_cost,
                 left=partial(self._till.event, "left"),
-                end_room=partial(self._end_room, reason),
+                end_room=end_room,
             )
         )
         # The provider's socket outlives the room: it still brings the usage of what was open.
@@ -300,12 +305,8 @@ class Interview:
         self._session.input.set_audio_enabled(False)
         await self._session.interrupt(force=True)
 
-    async def _end_room(self, reason: str) -> None:
-        if may_delete_room(reason, self._till.valid):
-            await self._ctx.api.room.delete_room(api.DeleteRoomRequest(room=self._told.session_id))
-        else:
-            # Not ours to delete: we go. A connection that is being mended would put us beside the next agent.
-            await self._ctx.room.disconnect()
+    async def _delete_room(self) -> None:
+        await self._ctx.api.room.delete_room(api.DeleteRoomRequest(room=self._told.session_id))
 
     def _cross_check(self) -> None:
         found = differences(self._session.usage.model_usage, self._told.model, *self._till.audio_tokens)

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from livekit import api
+from livekit import api, rtc
 from livekit.protocol.models import ParticipantInfo
 from talktime_simulator.participants.person import Person, Plan
 from talktime_simulator.participants.watcher import Watcher
 from talktime_simulator.speech import Voice
 
-from .conftest import LIVE, until
+from .conftest import KEY, LIVE, SECRET, until
 
 pytestmark = [pytest.mark.real_session, pytest.mark.asyncio(loop_scope="module")]
 
@@ -220,6 +220,24 @@ async def test_a_fenced_agent_leaves_the_room_to_its_successor_and_then_waits_fo
     assert session in await stage.rooms()
     await stage.livekit.room.delete_room(api.DeleteRoomRequest(room=session))
     await taking_part
+
+
+async def test_who_takes_a_session_up_puts_out_an_earlier_agent_before_it_joins(stage: Any) -> None:
+    session = stage.ledger.open(limit="2", endpoint=stage.endpoint)
+    stage.ledger.books[session].epoch = 2
+    earlier, beside, put_out = rtc.Room(), [], asyncio.get_running_loop().create_future()
+    earlier.on("participant_connected", lambda one: beside.append(one.kind))
+    earlier.on("disconnected", lambda reason: put_out.set_result(reason))
+    grants = api.VideoGrants(room_join=True, room=session)
+    token = api.AccessToken(KEY, SECRET).with_identity("agent-earlier").with_kind("agent").with_grants(grants).to_jwt()
+    await stage.livekit.room.create_room(api.CreateRoomRequest(name=session, empty_timeout=60, departure_timeout=60))
+    await earlier.connect(stage.livekit_url, token)
+    taking_part = asyncio.create_task(person(stage, turns=1).take_part(stage.entry(session)))
+    await stage.dispatch_into(session, epoch=2)
+    assert await asyncio.wait_for(put_out, 90) == rtc.DisconnectReason.PARTICIPANT_REMOVED
+    await taking_part
+    assert beside == [rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD], "the participant, and no other agent"
+    assert (await stage.closed(session)).closed.reason == "participant_left"
 
 
 def _job_pid(stage: Any, session: str) -> int | None:

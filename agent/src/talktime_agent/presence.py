@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from livekit import rtc
 
-# Who says goodbye may be on the way to another connection: a client helper leaves one that does not work before it
-# enters the next, a page that is loaded again says goodbye, too.
-LEFT_SECONDS = 3.0
+# Who says goodbye may be on the way to another connection: livekit-client says it before it makes a broken one anew
+# (RTCEngine.restartConnection), our helper before it follows the front door, a page before it is loaded again.
+LEFT_SECONDS = 4.0
 
 
 class Presence:

@@ -32,6 +32,7 @@ from functools import partial
 from typing import Any
 
 import aiohttp
+from livekit.rtc import DisconnectReason
 
 FIRST_SEC = 3.0
 EVERY_SEC = 2.0
@@ -139,10 +140,17 @@ async def answered(room: Any) -> int | None:
     return sum(pair.responses_received for pair in pairs) if pairs else None
 
 
-async def leave(room: Any) -> None:
-    """Hangs up; a server that hangs does not answer that."""
+async def leave(room: Any, *, comes_back: bool = False) -> None:
+    """Hangs up; a server that hangs does not answer that. ``comes_back``: on another connection, so that a goodbye that
+    comes through is not taken for the end of the interview.
+    """
+    why = {"reason": DisconnectReason.USER_UNAVAILABLE} if comes_back else {}
+    try:
+        leaving = room.disconnect(**why)
+    except TypeError:
+        leaving = room.disconnect()  # an older SDK gives no reason: the agent waits 4 s for who says goodbye
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(room.disconnect(), LEAVE_SEC)
+        await asyncio.wait_for(leaving, LEAVE_SEC)
 
 
 class Keeper:
@@ -287,6 +295,9 @@ class Keeper:
             self._moving = True
             self._drop()
             left, self.room = self.room, None
+            if left is not None:
+                # Before the next is entered: as long as it lives it comes back under the same name, and puts that out.
+                self._keep(leave(left, comes_back=True))
             try:
                 await self._enter(entry)
                 return not self._stopped
@@ -294,9 +305,6 @@ class Keeper:
                 entry = None
             finally:
                 self._moving = False
-                if left is not None:
-                    # Not before: a goodbye that still comes through is the participant's, to those in the room.
-                    self._keep(leave(left))
             if not self._stopped:
                 entry = await self._answer(EVERY_SEC)
         self._asking = None

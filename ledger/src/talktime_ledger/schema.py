@@ -1,5 +1,5 @@
 """Which revision of the schema this code needs. Without alembic: a server that restarts under live sessions has few
-seconds, and importing that takes as long as everything else together."""
+seconds, and importing that takes more than a third of its start."""
 
 from __future__ import annotations
 

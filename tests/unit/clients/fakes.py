@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from livekit.rtc import DisconnectReason
 from livekit.rtc._proto import stats_pb2
 
 CLIENTS = Path(__file__).parents[3] / "clients"
@@ -118,8 +119,9 @@ class Room:
     def on(self, event: str, handler: Callable[..., None]) -> None:
         self.handlers[event] = handler
 
-    async def disconnect(self) -> None:
+    async def disconnect(self, *, reason: int = DisconnectReason.CLIENT_INITIATED) -> None:
         self.did.append("disconnect")
+        self.reason = reason
         self.left.set()
         if self._hangs:
             await asyncio.Event().wait()

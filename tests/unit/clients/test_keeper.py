@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from livekit.rtc import DisconnectReason
 
 from tests.unit.clients.fakes import A, Answer, B, C, Clock, Front, Room, Rooms, place, settle
 
@@ -45,21 +46,18 @@ async def test_who_keeps_reconnecting_is_moved_once_to_a_room_of_its_own(
     assert not keeper.ended.done()
 
 
-async def test_nobody_says_goodbye_to_those_in_the_room_before_they_have_come_back_to_it(
+async def test_who_leaves_a_connection_for_the_next_does_not_say_that_the_interview_is_over(
     clock: Clock, front: MakeFront, keep: Keep
 ) -> None:
-    opens = asyncio.Event()
-    first, second = Room(), Room(opens=opens)
+    first, second = Room(), Room()
     rooms = Rooms(first, second)
     keeper = keep(front(place(A, moved=False)), rooms)
     await keeper.connect(*A)
     first.handlers["reconnecting"]()
-    await clock.to(4)
-    assert (first.did, second.did) == ([A], [A])
-    opens.set()
     await clock.until(lambda: rooms.moved)
-    await settle()
-    assert first.did == [A, "disconnect"]
+    assert (first.did, first.reason) == ([A, "disconnect"], DisconnectReason.USER_UNAVAILABLE)
+    await keeper.stop()
+    assert (second.did, second.reason) == ([A, "disconnect"], DisconnectReason.CLIENT_INITIATED)
 
 
 async def test_who_has_lost_the_connection_goes_where_it_is_told_even_if_that_is_the_same_place(

@@ -83,8 +83,8 @@ def situation(
     )
 
 
-# Only what lasts longer than a restart is an outage. A ledger of one replica is back 8 s after its container was
-# killed on two idle cores, on a busy node after 12 to 15 s; the kubelet waits 10 s more when it died twice.
+# Only what lasts longer than a restart is an outage. A ledger of one replica was back 8 s after its container was
+# killed (two cores, three interviews); a slower node needs longer, and the kubelet waits 10 s more when it died twice.
 OUTAGE_SECONDS = 20.0
 OUTAGE_ATTEMPTS = 3
 

@@ -9,6 +9,11 @@ import time
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+TIMES = 10
+"""A node's share of the processors, in those of one process of the machine. Without it all pods of a node together have
+as much as each program that runs beside the cluster: agents then stand still for seconds, which no real node does."""
+SHARES = {"cpu.shares": 1024 * TIMES, "cpu.weight": 100 * TIMES}
+"""Of cgroup v1 and v2; the first factors are what the kernel gives by itself."""
 
 
 def controllers() -> list[Path]:
@@ -26,6 +31,9 @@ def create(name: str) -> None:
         for key in ("cpuset.cpus", "cpuset.mems"):
             if (folder / key).exists() and (hierarchy / key).exists() and not (folder / key).read_text().strip():
                 (folder / key).write_text((hierarchy / key).read_text())
+        for key, share in SHARES.items():
+            if (folder / key).exists():
+                (folder / key).write_text(str(share))
 
 
 def delete(name: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(part))
         if kind == "e2e" or item.get_closest_marker("real_session"):
             item.add_marker(pytest.mark.flaky(reruns=1, rerun_except=[A_LAW]))
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures are made
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A second go of a journey holds it anew: what its module keeps would only show the first one again."""
+    if held_again(item) and isinstance(item, pytest.Function):
+        for fixture in chain.from_iterable(item._fixtureinfo.name2fixturedefs.values()):
+            if fixture.scope == "module":
+                # What pytest itself does at the module's end; whatever was made of this one goes first.
+                fixture.finish(item._request)
+
+
+def held_again(item: pytest.Item) -> bool:
+    """Whether this is a journey's second go, as pytest-rerunfailures counts them."""
+    return item.path.is_relative_to(ROOT / "e2e") and getattr(item, "execution_count", 1) > 1
 
 
 @pytest.fixture(autouse=True)

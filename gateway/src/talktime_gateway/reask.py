@@ -17,6 +17,10 @@ UNREACHABLE_SEC = 3.0
 3 s after the connection broke; a kubelet has a killed livekit-server answering again 2 s after its death, later on a
 loaded machine. Every further second is one of silence for those whose server stays down."""
 
+TOLD_SEC = 1.0
+"""The same, where the operator says that it is lost: its third bad round may come in the very moment in which a server
+that was restarted at once answers again."""
+
 MISSING_SEC = 4.0
 """The LiveKit answers and the room is not there: after a restart its clients bring it back within this."""
 
@@ -34,8 +38,6 @@ MEMORY_SEC = 60.0
 LAPSE_SEC = 4.0
 """A LiveKit nobody looked at for so long may have answered meanwhile: its silence begins anew."""
 
-GONE = frozenset({NodeState.SICK, NodeState.MOVING})
-
 
 class Way(Enum):
     """What the participant is told."""
@@ -49,26 +51,33 @@ class Way(Enum):
 class Look:
     """``exists``: the room, None when its LiveKit did not answer; ``for_sec``: for how long (0 when it exists).
 
-    ``node_gone``: the operator says so of its node; ``pool_down``: of the whole pool; ``elsewhere``: the next room
-    would be made on another LiveKit or node.
+    ``cut``: its node is being emptied, or was a moment ago; ``sick``: the operator says so of its node; ``pool_down``:
+    of the whole pool; ``elsewhere``: the next room would be made on another LiveKit or node.
     """
 
     exists: bool | None
     for_sec: float
-    node_gone: bool
+    cut: bool
+    sick: bool
     pool_down: bool
     elsewhere: bool
 
 
 def way(look: Look) -> Way:
     """A room that is there is gone back to, unless its node is known to be lost: Redis remembers dead nodes' rooms."""
-    if look.exists and not (look.node_gone and look.elsewhere):
-        return Way.HERE
+    lost = look.cut or look.sick
+    if look.exists:
+        return Way.MOVE if lost and look.elsewhere else Way.HERE
     if look.exists is False:
-        return Way.MOVE if look.node_gone or look.for_sec >= MISSING_SEC else Way.WAIT
+        return Way.MOVE if lost or look.for_sec >= MISSING_SEC else Way.WAIT
     if not look.elsewhere:
         return Way.WAIT
-    return Way.MOVE if look.node_gone or look.pool_down or look.for_sec >= UNREACHABLE_SEC else Way.WAIT
+    return Way.MOVE if look.cut or look.for_sec >= silence_sec(look) else Way.WAIT
+
+
+def silence_sec(look: Look) -> float:
+    """How long the room's LiveKit must have been silent."""
+    return TOLD_SEC if look.sick or look.pool_down else UNREACHABLE_SEC
 
 
 def again_in(look: Look, held_sec: float | None = None) -> float:
@@ -79,15 +88,23 @@ def again_in(look: Look, held_sec: float | None = None) -> float:
     is there is all there is to say.
     """
     if look.exists is None and look.elsewhere and way(look) is Way.WAIT:
-        return min(AGAIN_SEC, UNREACHABLE_SEC - look.for_sec)
+        return min(AGAIN_SEC, silence_sec(look) - look.for_sec)
     if held_sec is not None and way(look) is Way.HERE:
         return max(0.0, min(HELD_AGAIN_SEC, HELD_SEC - held_sec))
     return 0.0
 
 
-def node_gone(pool: DirectoryPool | None, node_id: str) -> bool:
-    """Whether the operator says that the node is lost or being emptied; a node nobody knows of is unknown."""
-    return pool is not None and any(node.nodeID == node_id and node.state in GONE for node in pool.nodes)
+def sick(pool: DirectoryPool | None, node_id: str, *, answers: bool) -> bool:
+    """Whether the operator says that the node is lost; a node nobody knows of is unknown.
+
+    ``answers``: the room's LiveKit has just done so. Of a pool of one node that was the node, whose silence is over.
+    """
+    if pool is None:
+        return False
+    back = answers and len(pool.nodes) == 1
+    return any(
+        node.nodeID == node_id and node.state is NodeState.SICK and not (back and node.silent) for node in pool.nodes
+    )
 
 
 class Missed:

@@ -19,7 +19,7 @@ from .media import Media, Route, Sfu
 from .metrics import Metrics
 from .places import Issued, Places, mark, same
 from .problems import Problem
-from .reask import LAPSE_SEC, Look, Missed, Way, again_in, node_gone, way
+from .reask import LAPSE_SEC, Look, Missed, Way, again_in, sick, way
 from .rooms import SfuUnavailable
 from .running import running_session
 from .takeover import take_over
@@ -107,14 +107,17 @@ class Rejoining:
         pool = view.pool_named(session.media.pool)
         # Whoever asks for another room of the same LiveKit has seen the same silence.
         silent_sec = self._silent.note(mark(sfu, "") if sfu else room, exists is not None, now)
+        # A question that was not answered was silence, too; a refusal comes at once.
+        silent_sec += self._clock() - now
         missing_sec = self._missed.note(room, exists is not False, now)
+        own, node_id = session.media.mode == "selfhosted", session.media.node_id
         look = Look(
             exists,
             silent_sec if exists is None else missing_sec,
-            session.media.mode == "selfhosted"
-            and (node_gone(pool, session.media.node_id) or view.was_cut(session.media.node_id, now)),
-            pool is not None and pool.active == "Fallback" and session.media.mode == "selfhosted",
-            place is not None and _differs(place, sfu, session.media.node_id, answers=exists is not None),
+            own and view.was_cut(node_id, now),
+            own and sick(pool, node_id, answers=exists is not None),
+            own and pool is not None and pool.active == "Fallback",
+            place is not None and _differs(place, sfu, node_id, answers=exists is not None),
         )
         return look, place
 

@@ -23,7 +23,7 @@ from talktime_operator.names import Key
 from talktime_operator.observed import Pod
 from talktime_operator.pools.failover import Streak, Verdict, pool_is_sick
 from talktime_operator.pools.healing import Sickness
-from talktime_operator.pools.health import DEPENDENT, Answer, Cause, Evidence, Media, Round, judge_round
+from talktime_operator.pools.health import DEPENDENT, UNANSWERED, Answer, Cause, Evidence, Media, Round, judge_round
 from talktime_operator.pools.nodes import NodeHealth
 from talktime_operator.redis_probe import RedisAt
 from talktime_operator.sfu_probe import LiveKitAt, Probe
@@ -336,8 +336,9 @@ class SfuHealth(Collector):
         if history.failures == 0:
             return NodeHealth("good", node_id, rooms, signals=history.last.signals)
         if history.failures >= history.threshold:
-            stale = history.last.answer is Answer.STALE
-            return NodeHealth("bad", node_id, history.last.rooms, stale=stale, signals=history.last.signals)
+            last = history.last
+            stale, silent = last.answer is Answer.STALE, last.answer in UNANSWERED
+            return NodeHealth("bad", node_id, last.rooms, stale=stale, silent=silent, signals=last.signals)
         return NodeHealth("good" if known is not None else "unknown", node_id, rooms, counted=False)
 
     def _took(self, where: tuple[str, ...], seconds: float | None) -> None:

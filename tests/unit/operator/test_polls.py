@@ -188,6 +188,18 @@ async def test_a_node_that_never_answered_is_unknown_before_it_is_bad(
     assert health.nodes(["uid-a"])["uid-a"].health == "bad"
 
 
+@pytest.mark.parametrize(
+    ("said", "silent"), [(NO, True), (HUNG, True), (CUT, True), (406, False), (503, False), (200, False)]
+)
+async def test_a_bad_node_is_silent_or_answers_something(
+    world: World, health: SfuHealth, pool: Callable[..., PoolTarget], said: Any, silent: bool
+) -> None:
+    world.root["a"], world.rooms["a"] = said, 503
+    await rounds(world, health, pool("a"), 3)
+    known = health.nodes(["uid-a"])["uid-a"]
+    assert (known.health, known.silent) == ("bad", silent)
+
+
 async def test_a_round_is_made_when_its_interval_has_passed(
     world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_good_node_makes_the_pool_good(seen: Callable[..., Seen], node: Callab
         "address": "10.1.0.1",
         "rooms": 3,
         "state": "Ready",
+        "silent": None,
     }
     assert made.status["nodesSummary"] == "1/1"
     assert made.status["sessions"] == 3
@@ -444,6 +445,16 @@ def test_what_is_said_of_media_paths(seen: Callable[..., Seen], media: Media, ex
 
 
 HUNG = Sickness(Answer.HUNG, 90.0, None)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_of_a_sick_node_it_is_told_whether_it_answers(
+    seen: Callable[..., Seen], node: Callable[..., Pod], silent: bool
+) -> None:
+    made = plan(seen((node("sfu-eu-0-0"),), {"uid-sfu-eu-0-0": replace(BAD, silent=silent)}, replicas=1))
+    assert made.push is not None
+    [sick] = made.push.nodes
+    assert (sick.state, sick.silent) == ("Sick", silent)
 
 
 def test_a_sick_node_is_restarted_and_counted(seen: Callable[..., Seen], node: Callable[..., Pod]) -> None:

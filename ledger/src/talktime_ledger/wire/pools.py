@@ -24,13 +24,16 @@ class NodeState(StrEnum):
 
 
 class PoolNode(Wire):
-    """One SFU node; nodeID as LiveKit names it."""
+    """One SFU node; nodeID as LiveKit names it. `silent`: of a Sick one, whether it gave no answer at all or answers
+    and lacks something, as its media path; None where nobody says.
+    """
 
     name: str
     nodeID: str = ""
     address: str = ""
     rooms: int = 0
     state: NodeState = NodeState.UNKNOWN
+    silent: bool | None = None
 
 
 class PoolPush(Wire):

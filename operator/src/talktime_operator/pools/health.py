@@ -41,6 +41,10 @@ DEPENDENT = frozenset({Answer.STALE, Answer.NO_ROOMS})
 """Answers of a node that runs and lacks something."""
 
 
+UNANSWERED = frozenset({Answer.REFUSED, Answer.HUNG, Answer.SILENT})
+"""Of a node that does not run, or might as well not."""
+
+
 class Cause(StrEnum):
     """Whose fault it is; also the reason of a condition."""
 

@@ -20,13 +20,14 @@ Health = Literal["good", "bad", "unknown"]
 @dataclass(frozen=True)
 class NodeHealth:
     """Last word about one SFU pod. `rooms` None = unknown; `signals`: clients' signal connections that it carries, for
-    whatever node's rooms; `stale` = it answers 406, its statistics do not advance;
-    `counted` = `rooms` is of the last round and not of the last good one."""
+    whatever node's rooms; `stale` = it answers 406, its statistics do not advance; `silent` = a bad one that gave no
+    answer; `counted` = `rooms` is of the last round and not of the last good one."""
 
     health: Health
     node_id: str = ""
     rooms: int | None = None
     stale: bool = False
+    silent: bool = False
     counted: bool = True
     signals: int = 0
 

@@ -231,12 +231,14 @@ def _counts(pod: Pod) -> bool:
 def _node(pod: Pod, health: NodeHealth | None, going: drain.State | None) -> PoolNode:
     known = health or NodeHealth("unknown")
     state = {"good": NodeState.READY, "bad": NodeState.SICK, "unknown": NodeState.UNKNOWN}[known.health]
+    state = NodeState(going.kind) if going is not None else state
     return PoolNode(
         name=pod.key.name,
         nodeID=known.node_id,
         address=pod.host_ip,
         rooms=known.rooms or 0,
-        state=NodeState(going.kind) if going is not None else state,
+        state=state,
+        silent=known.silent if state is NodeState.SICK else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -56,7 +57,7 @@ class Held:
 
 
 def hold(kube: Kube, images: Images, wanted: Round, folder: Path, tell: Callable[[str], None]) -> Held:
-    """Runs one Job to its end and fetches what the participants recorded.
+    """Runs one Job to its end and fetches what the participants recorded; `folder` then holds that and nothing else.
 
     Raises RuntimeError with the pod's words when there is no summary.
     """
@@ -102,7 +103,8 @@ def find_summary(lines: Iterable[str], tell: Callable[[str], None]) -> dict[str,
 
 
 def fetch(kube: Kube, command: list[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     done = subprocess.run([*kube.argv, *command], capture_output=True, check=True)
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         archive.extractall(folder, filter="data")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,8 +47,6 @@ def afternoon(house: House) -> Iterator[Afternoon]:
     done = threading.Event()
     # A second go (ADR 8) begins where the first one did.
     release.open_account_again(house.kube, "demo", "limit")
-    for one in (INTERVIEWS, LIMIT):
-        shutil.rmtree(house.folder / one.project, ignore_errors=True)
     with locked_real_sessions(), ThreadPoolExecutor(3) as pool:
         held = [
             pool.submit(hold, house.kube, house.images, one, house.folder / one.project, said.append)

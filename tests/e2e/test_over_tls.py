@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import ssl
 import time
 import urllib.request
@@ -146,7 +145,6 @@ def evening(house: House, study: None) -> Evening:
     house.kube("apply", "-f", "-", stdin=json.dumps(gemini()))
     release.wait_ready(house.kube, PLACE, GEMINI)
     before = {row["id"] for row in sessions(house)}
-    shutil.rmtree(house.folder / GEMINI, ignore_errors=True)
 
     with locked_real_sessions(), ThreadPoolExecutor(2) as pool:
         interview = pool.submit(hold, house.kube, house.images, INTERVIEW, house.folder / GEMINI, said.append)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -22,6 +22,7 @@ from .credentials import is_session_id
 from .directory import Cache, View
 from .media import Media, Sfu, place
 from .metrics import Metrics
+from .reask import Missed
 from .rooms import Present, SfuUnavailable, dispatch_metadata
 from .transport import Mode, Sightings
 from .watch import Act, Alone, Seen, decide, needs_dispatch, of_epoch, participants
@@ -62,6 +63,7 @@ class Census:
         self._transport_at = float("-inf")
         self._remembers = False
         self._alone = Alone()
+        self._unsent = Missed()
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def round(self, now: datetime, monotonic: float) -> None:
@@ -146,7 +148,8 @@ class Census:
                 session.lost,
             )
             await self._report(session.session_id, with_transport)
-            await self._act(sfu, session, decide(seen, self._join_timeout), now.timestamp())
+            act = decide(seen, self._join_timeout)
+            await self._act(sfu, session, act, now.timestamp(), [one.identity for one in present if one.agent])
 
         async def over(room: str, mode: Mode) -> None:
             """A closed session somebody was in: its last connections are counted to their end."""
@@ -200,7 +203,7 @@ class Census:
         else:
             self._sightings.told(room, report)
 
-    async def _act(self, sfu: Sfu, session: Session, act: Act, now: float) -> None:
+    async def _act(self, sfu: Sfu, session: Session, act: Act, now: float, agents: Sequence[str]) -> None:
         extra = {"session": session.session_id, "project": f"{session.namespace}/{session.project}"}
         if act in (Act.CLOSE_GONE, Act.CLOSE_NO_SHOW, Act.CLOSE_LOST):
             if not await self._closed(session, act):
@@ -210,7 +213,7 @@ class Census:
         elif act is Act.DELETE_ROOM:
             await sfu.rooms.delete(session.session_id)
             log.info("room deleted: its participant has left", extra=extra)
-        elif act is Act.REDISPATCH and not await self._redispatched(sfu, session, now):
+        elif act is Act.REDISPATCH and not await self._redispatched(sfu, session, now, agents):
             return
         if act is not Act.NOTHING:
             self._metrics.watcher.labels(act.value).inc()
@@ -226,11 +229,18 @@ class Census:
             return False
         return True
 
-    async def _redispatched(self, sfu: Sfu, session: Session, now: float) -> bool:
-        """Dispatch again for a participant without an agent, if nobody took the last dispatch."""
+    async def _redispatched(self, sfu: Sfu, session: Session, now: float, agents: Sequence[str]) -> bool:
+        """Dispatch again for a participant without an agent, if nobody took the last dispatch.
+
+        ``agents``: shown in the room, of a session that lost its own. Then only a dispatch that is missing for long
+        tells: of the replica that claimed this epoch and died before it sent anybody.
+        """
         room = session.session_id
         dispatches = await sfu.rooms.dispatches(room)
         present = of_epoch(dispatches, dispatch_metadata(room, session.epoch))
+        unsent_sec = self._unsent.note(f"{room} {session.epoch}", bool(present), now)
+        if agents and (present or unsent_sec < self._redispatch_after):
+            return False
         if not needs_dispatch(present, now, self._redispatch_after):
             return False
         fresh = await self._ledger.session(room)
@@ -241,6 +251,8 @@ class Census:
             claimed = await self._ledger.claim(room, Claim(epoch=session.epoch + 1, reason="no_agent"))
         except (Conflict, Fenced, SessionClosed):
             return False
+        for identity in agents:
+            await sfu.rooms.remove(room, identity)
         for dispatch in dispatches:
             await sfu.rooms.undispatch(room, dispatch.id)
         name = agent_name(session.namespace, session.project)

@@ -108,7 +108,7 @@ def sick(pool: DirectoryPool | None, node_id: str, *, answers: bool) -> bool:
 
 
 class Missed:
-    """Since when some rooms, or some LiveKits, were not found by this replica. Forgets what nobody asks for."""
+    """Since when some rooms, LiveKits or dispatches were not found by this replica. Forgets what nobody asks for."""
 
     def __init__(self, memory_sec: float = MEMORY_SEC) -> None:
         self._memory_sec = memory_sec

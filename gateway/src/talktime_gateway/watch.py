@@ -57,7 +57,8 @@ def decide(seen: Seen, join_timeout: float) -> Act:
     if not seen.room_exists:
         return Act.CLOSE_GONE if not seen.attached and seen.age_sec > join_timeout else Act.NOTHING
     if participants(seen.present):
-        waiting = not seen.attached and not any(p.agent for p in seen.present)
+        # LiveKit shows a lost agent for another 20 s: an agent in the room says nothing of a next one.
+        waiting = not seen.attached and (seen.lost or not any(p.agent for p in seen.present))
         return Act.REDISPATCH if waiting else Act.NOTHING
     if seen.attached:
         # LiveKit closes a room its participants left by itself, unless an observer stays in it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,9 +12,9 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
-from livekit import rtc
+from livekit import api, rtc
 from talktime_gateway.reask import HELD_SEC
-from talktime_gateway.rooms import NewRoom, Rooms
+from talktime_gateway.rooms import NewRoom, Rooms, dispatch_metadata
 from talktime_gateway.tokens import SfuKeys
 
 TOKEN = "/v1/projects/team/study/token"
@@ -220,6 +221,43 @@ async def test_a_participant_without_an_agent_is_dispatched_again_once_for_two_r
             await eventually(alone)
             assert session_id in ledger.open_ids(), "somebody is waiting: not a no-show"
             ledger.sessions[session_id]["attached_at"] = datetime.now(UTC).isoformat()
+
+
+@asynccontextmanager
+async def shown_agent(node: Any, session_id: str) -> AsyncIterator[rtc.Room]:
+    """An agent in the room, as LiveKit shows one whose process was killed."""
+    grants = api.VideoGrants(room_join=True, room=session_id, agent=True)
+    token = api.AccessToken("APItest", SECRET).with_identity("agent-AJ_old").with_kind("agent").with_grants(grants)
+    room = rtc.Room()
+    await room.connect(node.url, token.to_jwt())
+    try:
+        yield room
+    finally:
+        await room.disconnect()
+
+
+async def test_when_a_replica_dies_between_its_claim_and_its_dispatch_another_one_sends_the_next_agent(
+    gateway: Any, ledger: Any, as_: Any, sfu: Rooms, node: Any, eventually: Any
+) -> None:
+    patient = FAST | {"join_timeout_sec": 60}
+    async with gateway(**patient) as http:
+        session_id, answer = await opened(http, ledger, as_)
+        attached = {"attached_at": datetime.now(UTC).isoformat()}
+        ledger.sessions[session_id] |= attached
+        async with joined(answer), shown_agent(node, session_id):
+            # Its agent is reported, and nobody has claimed yet: that is not the census's to do.
+            ledger.sessions[session_id] |= {"lost": True}
+            await asyncio.sleep(1.5)
+            assert ledger.sessions[session_id]["epoch"] == 1
+            # Claimed, and then nothing.
+            ledger.sessions[session_id]["epoch"] = 2
+
+            async def sent() -> bool:
+                return [one.metadata for one in await sfu.dispatches(session_id)] == [dispatch_metadata(session_id, 3)]
+
+            await eventually(sent)
+            assert not [one for one in await sfu.participants(session_id) if one.agent]
+            ledger.sessions[session_id] |= {"lost": False}
 
 
 async def test_missing_data_decides_nothing(gateway: Any, ledger: Any, as_: Any, eventually: Any) -> None:

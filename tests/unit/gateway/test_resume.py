@@ -34,7 +34,7 @@ def test_a_lost_agent_is_replaced_where_somebody_waits_and_not_for_ever(
     ("exists", "present", "alone", "act"),
     [
         (True, (TALKER,), 0, Act.REDISPATCH),
-        (True, (TALKER, GHOST), 0, Act.NOTHING),
+        (True, (TALKER, GHOST), 0, Act.REDISPATCH),  # if its dispatch is missing: LiveKit shows the lost one
         (True, (), 30, Act.NOTHING),
         (True, (), 61, Act.CLOSE_LOST),
         (False, (), 30, Act.NOTHING),

@@ -34,6 +34,7 @@ def seen(**changes: object) -> Seen:
         (seen(present=(TALKER, AGENT)), Act.NOTHING),
         (seen(present=(TALKER, AGENT), attached=True), Act.NOTHING),
         (seen(present=(TALKER, OBSERVER)), Act.REDISPATCH),
+        (seen(present=(TALKER, AGENT), lost=True), Act.REDISPATCH),  # the lost one, which LiveKit still shows
         (seen(present=(TALKER,), attached=True), Act.NOTHING),
         (seen(attached=True, alone_sec=61, present=(AGENT,)), Act.NOTHING),
         (seen(attached=True, alone_sec=121, present=(AGENT, OBSERVER)), Act.DELETE_ROOM),

@@ -77,6 +77,6 @@ bench-density: ## Two-party audio rooms per core of the real livekit-server, unt
 	@hack/python -m hack.machine test
 	@.venv/bin/python -m bench.density | tee $(TALKTIME_STATE)/density.log; ran=$$?; .venv/bin/python bench/record.py density $(TALKTIME_STATE)/density.log && exit $$ran
 
-bench-browser: ## An interview in a real Chromium goes on when its media server is killed or hangs (10 min); result kept
+bench-browser: ## An interview in a real Chromium goes on when its media server is killed, hangs or loses its UDP (15 min); result kept
 	@hack/python -m hack.machine browser
 	@.venv/bin/python -m bench.browser | tee $(TALKTIME_STATE)/browser.log; ran=$$?; .venv/bin/python bench/record.py browser $(TALKTIME_STATE)/browser.log && exit $$ran

@@ -2,11 +2,12 @@
 
 Everything on loopback and real: ledger on PostgreSQL, gateway, two livekit-servers (the second is the fallback), an
 agent worker at each, the simulator as provider. A page from another origin asks the gateway with a ticket, joins, and
-talks (a sentence for its microphone) until two turns are done; then the server is killed or frozen (SIGSTOP). Seconds
-count from there: `moved` until the page is connected and speaks elsewhere, `again` until it hears the agent there.
-Also looked at: that the statistics the helper listens to are there and grow in this browser. At the end the books are
-compared with what the simulator billed. Last line: `RESULT {json}`; exit 1 unless every interview went on and every
-token is in the books.
+talks (a sentence for its microphone) until two turns are done; then the server is killed or frozen (SIGSTOP), or its
+UDP is dropped on loopback while its HTTP answers (what the operator says then is said by the bench, 3.5 s later).
+Seconds count from there: `moved` until the page is connected and speaks elsewhere, `again` until it hears the agent
+there. Also looked at: that the statistics the helper listens to are there and grow in this browser. At the end the
+books are compared with what the simulator billed. Last line: `RESULT {json}`; exit 1 unless every interview went on and
+every token is in the books.
 
     python -m bench.browser --rounds 3
 """
@@ -19,6 +20,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -30,6 +32,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -42,10 +45,11 @@ from talktime_ledger.wire.projects import AccessKey, AccessKind
 from talktime_simulator.speech import Voice
 
 from bench import bars
+from bench.browsers.strikes import STRIKES
 from bench.browsers.window import microphone, window
 from bench.enforcers.database import free_port, postgres
 from bench.meters import study
-from bench.meters.room import KEY, PROJECT, SECRET, answers, livekit, only_ours, running, worker
+from bench.meters.room import KEY, PROJECT, SECRET, Rooms, answers, livekit, only_ours, running, worker
 from bench.meters.stage import GATEWAY, Books, Simulator, books, simulator
 from bench.meters.truth import compare
 
@@ -54,12 +58,12 @@ LIVEKIT_CLIENT = "2.23.0"
 SHA256 = "993eafb83afb4c566bb388108ad6469bf499d76200014c96c35fe3b39fee859d"
 TRANSPORT_CARDS = ("livekit-self-hosted", "livekit-cloud")
 SERVER_KEY = "tts_" + "b" * 43
-STRIKES = {"killed": signal.SIGKILL, "frozen": signal.SIGSTOP}
 TURNS = 2
 JOIN_SECONDS, TALK_SECONDS, MOVE_SECONDS, LEAVE_SECONDS, CLOSE_SECONDS = 60.0, 120.0, 90.0, 15.0, 90.0
 BARS = {
     "killed.not_resumed": "== 0",
     "frozen.not_resumed": "== 0",
+    "udp.not_resumed": "== 0",
     "token_difference": "== 0",
 }
 
@@ -118,11 +122,19 @@ class House:
         push = push.model_copy(update={"accessKeys": (key,), "spec": one_provider})
         await self.book.operator.put_project(study.NAMESPACE, PROJECT, push)
 
-    async def pool(self, url: str, fallback: str) -> None:
-        """As the operator tells about it; the gateway reads that every 0.2 s."""
-        told = {"publicURL": url, "internalURL": url, "health": "good", "fallbackURL": fallback, "fallbackMode": "Auto"}
+    async def pool(self, url: str, fallback: str, node_id: str, *, lost: bool = False) -> None:
+        """As the operator tells about it, the gateway reads that every 0.2 s. `lost`: no UDP comes through."""
+        node = {"name": "sfu-eu-0-0", "nodeID": node_id, "state": "Sick" if lost else "Ready"}
+        told = {
+            "publicURL": url,
+            "internalURL": url,
+            "active": "Fallback" if lost else "SelfHosted",
+            "health": "bad" if lost else "good",
+            "nodes": [node | {"silent": False} if lost else node],
+            "fallbackURL": fallback,
+            "fallbackMode": "Auto",
+        }
         await self.book.operator.put_pool("talktime", "eu", PoolPush.model_validate(told))
-        await asyncio.sleep(1)
 
     async def invitation(self) -> str:
         """Where a page asks for its token."""
@@ -180,13 +192,15 @@ async def held(house: House, program: str, client: Path, sound: Path, kind: str,
             name = f"{name}-{kind}{number}"
             await stack.enter_async_context(worker(house.book, house.provider, rooms, home, name))
         urls = [rooms.url.replace("http", "ws", 1) for rooms in servers]
-        await house.pool(*urls)
+        node_id = await node_of(servers[0])
+        await house.pool(*urls, node_id)
+        await asyncio.sleep(1)
         page = await stack.enter_async_context(window(program, client, await house.invitation(), sound, home))
         session = (await page.until("it joins", told("joined"), JOIN_SECONDS))["room"]
         await house.turns(session, TURNS)
         answers_seen = [event["answered"] for event in page.told if event.get("answered") is not None]
         struck = time.time()
-        servers[0].process.send_signal(STRIKES[kind])
+        await stack.enter_async_context(STRIKES[kind](servers[0], partial(house.pool, *urls, node_id, lost=True)))
         moved = again = None
         problem = ""
         try:
@@ -202,6 +216,14 @@ async def held(house: House, program: str, client: Path, sound: Path, kind: str,
         closed = await house.closed(session)
         grew = len(answers_seen) > 1 and answers_seen[-1] > answers_seen[0]
         return Went(session, moved, again, grew, closed.epoch, str(closed.close_reason), problem)
+
+
+async def node_of(rooms: Rooms) -> str:
+    """The server's id, as its metrics name it."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        found = re.search(r'node_id="([^"]+)"', (await http.get(rooms.metrics)).text)
+    assert found is not None, "livekit-server names no node"
+    return found.group(1)
 
 
 def dead(process: asyncio.subprocess.Process) -> None:
@@ -257,7 +279,7 @@ def figures_of(went: list[Went]) -> dict[str, Any]:
 def main() -> int:
     """Exit 1 unless every interview went on, and every token is in the books; 2 without a browser."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="of each kind: killed, frozen")
+    parser.add_argument("--rounds", type=int, default=3, help=f"of each kind: {', '.join(STRIKES)}")
     options = parser.parse_args()
     program = shutil.which("chromium")
     if program is None:

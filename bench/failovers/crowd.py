@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hack.cluster.layout import REPOSITORY
 from hack.cluster.network import NAMESPACES
@@ -31,23 +31,30 @@ class Crowd:
         self._more = threading.Condition()
 
     def __enter__(self) -> Crowd:
+        self._start()
+        return self
+
+    def _start(self) -> None:
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
                 self._argv, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out
             )
-        threading.Thread(target=self._read, daemon=True).start()
-        return self
+        threading.Thread(target=self._read, args=[self._process.stdout], daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
 
     def come(self, who: str) -> None:
-        """Opens one more interview."""
+        """Opens one more interview. A program that has ended begins anew: the SDK ends the one it panics in."""
+        if self._process.poll() is not None:
+            self._start()
         self._order({"do": "come", "who": who})
 
     def leave(self, *who: str) -> None:
         """These hang up; without a name all do."""
+        if self._process.poll() is not None:
+            return
         self._order({"do": "leave", "who": list(who)})
 
     def events(self, since: float = 0.0) -> list[Event]:
@@ -73,9 +80,8 @@ class Crowd:
         self._process.stdin.write((json.dumps(order) + "\n").encode())
         self._process.stdin.flush()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+    def _read(self, told: IO[bytes]) -> None:
+        for line in told:
             event = json.loads(line)
             with self._more:
                 self._events.append(event)

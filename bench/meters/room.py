@@ -60,11 +60,13 @@ def only_ours() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """The SFU and what talks to its API."""
+    """The SFU and what talks to its API. `udp`: its media port; `metrics`: address of its own metrics."""
 
     url: str
     livekit: api.LiveKitAPI
     process: asyncio.subprocess.Process
+    udp: int
+    metrics: str
 
     async def make(self, session_id: str) -> None:
         """The gateway's part: the room, with the agent's dispatch in it."""
@@ -174,9 +176,10 @@ async def _session(book: Books, rooms: Rooms, home: Path, person: Person, vendor
 @asynccontextmanager
 async def livekit(home: Path, name: str = "livekit") -> AsyncIterator[Rooms]:
     """A livekit-server on loopback; `name` of its log."""
-    port, udp = free_port(), free_port()
+    port, udp, metrics = free_port(), free_port(), free_port()
     config = {
         "port": port,
+        "prometheus_port": metrics,
         "bind_addresses": ["127.0.0.1"],
         "keys": {KEY: SECRET},
         "rtc": {
@@ -196,7 +199,7 @@ async def livekit(home: Path, name: str = "livekit") -> AsyncIterator[Rooms]:
         api.LiveKitAPI(url, KEY, SECRET) as rooms,
     ):
         await answers(url, process, home / f"{name}.log")
-        yield Rooms(url, rooms, process)
+        yield Rooms(url, rooms, process, udp, f"http://127.0.0.1:{metrics}/metrics")
 
 
 @asynccontextmanager

@@ -11,15 +11,15 @@
 //
 // What it does: when the connection has been reconnecting for 3 s, or is lost, it asks the front door again, every 2 s
 // (or what Retry-After says), with the room's name and the old token. 201: connect with what came. 425, 429, 5xx, no
-// network: wait and ask again. 404: the interview has ended. If the connection heals by itself meanwhile, nothing moves.
+// network: wait and ask again. 404: the interview has ended. If the connection heals by itself meanwhile, nothing is
+// asked any more; an ask that is under way is heard to its end, for it may be what moves the interview.
 // connect() does the same for the first entry: where it fails, or takes 15 s, the front door is asked again. It rejects
 // with what the Room said when the interview has ended before anybody was in it.
 //
 // The SDK is slow to notice that only the media's path (UDP) is cut, the front door is not. So it is asked, too, with
 // `X-Talktime-Waiting: true`, when entering takes more than 2 s, and when the checks of a connected Room's path
-// have had no answer for 4 s (by the statistics of its tracks, from connect() on), until that is over; an ask under way
-// is heard to its end, for it may be what moves the interview. 201 says with `moved` whether to connect with what came,
-// or to keep what there is.
+// have had no answer for 4 s (by the statistics of its tracks, from connect() on), until that is over. 201 says with
+// `moved` whether to connect with what came, or to keep what there is.
 
 export const FIRST_MS = 3000
 export const EVERY_MS = 2000
@@ -117,7 +117,7 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
   const enterMs = rest.enterMs ?? ENTER_MS
   let server = first.server_url
   let token = first.participant_token
-  let asking = null
+  let asking = null // about a lost connection: { stop, mended }, `mended` when that has healed by itself
   let waiting = null // asks about a silent Room: { drop, heard }, `heard` between two asks
   let silence = new Silence()
   const life = new AbortController()
@@ -174,22 +174,31 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
       if (signal.aborted || stopped) return null
       const answer = await reask({ ...rest, url, headers, token, signal, waiting: true, sleep: nap })
       if (stopped || !answer) return null
-      if (answer.moved ?? answer.server_url !== server) return answer
+      if (isElsewhere(answer)) return answer
     }
   }
+
+  const isElsewhere = (answer) => answer.moved ?? answer.server_url !== server
 
   /** Asks, unless `answer` is one, until the Room is in: what led there; null when it is over or another call asks. */
   async function enterElsewhere(afterMs, answer) {
     if (asking || stopped) return null
     hush()
-    const mine = (asking = new AbortController())
+    const mine = (asking = { stop: new AbortController(), mended: new AbortController() })
+    // Between two asks is where to stop: one that is under way may be what moves the interview.
+    const unlessMended = async (ms) => {
+      await sleep(ms, mine.mended.signal)
+      if (mine.mended.signal.aborted) mine.stop.abort()
+    }
     try {
       for (let wait = afterMs; ; wait = EVERY_MS, answer = null) {
         if (!answer) {
-          await sleep(wait, mine.signal)
-          answer = mine.signal.aborted ? null : await reask({ ...rest, url, headers, token, signal: mine.signal })
+          await unlessMended(wait)
+          const ask = { ...rest, url, headers, token, signal: mine.stop.signal, sleep: unlessMended }
+          answer = mine.stop.signal.aborted ? null : await reask(ask)
+          if (mine.mended.signal.aborted && !(answer && isElsewhere(answer))) return null
         }
-        if (mine.signal.aborted || stopped) return null
+        if (mine.stop.signal.aborted || stopped) return null
         if (!answer) { end(); return null }
         const before = moving
         moving = true
@@ -253,8 +262,7 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
     if (waiting === mine) waiting = null
     if (mine.drop.signal.aborted) return
     // The connection may have broken meanwhile; this is the answer to both.
-    asking?.abort()
-    asking = null
+    forget()
     if (answer) return follow(0, answer)
     end()
     await room.disconnect()
@@ -268,11 +276,17 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
     life.abort()
     onEnded()
   }
-  const quiet = () => { hush(); silence = new Silence(); asking?.abort(); asking = null }
-  const healed = () => { if (!moving) quiet() }
-  const lost = () => { if (!moving) void follow(FIRST_MS) }
+  const forget = () => { asking?.stop.abort(); asking?.mended.abort(); asking = null }
+  const quiet = () => { hush(); silence = new Silence() }
+  const healed = () => { if (!moving) { quiet(); asking?.mended.abort() } }
+  const lost = () => {
+    if (moving) return
+    // Broken again while an ask is under way that was made for the break before.
+    if (asking?.mended.signal.aborted) asking.mended = new AbortController()
+    void follow(FIRST_MS)
+  }
   // A removed participant or a deleted room (reasons 4, 5) has ended; the front door says so at once (404).
-  const gone = () => { if (!moving) { drop(); quiet(); void follow(0) } }
+  const gone = () => { if (!moving) { drop(); quiet(); forget(); void follow(0) } }
   const handlers = [[RoomEvent.Reconnecting, lost], [RoomEvent.SignalReconnecting, lost],
     [RoomEvent.Reconnected, healed], [RoomEvent.Disconnected, gone]].filter(([name]) => name)
   for (const [name, handler] of handlers) room.on(name, handler)
@@ -282,6 +296,7 @@ export function keepTalking(room, RoomEvent, { url, headers, first, onMoved = ()
     life.abort()
     drop()
     quiet()
+    forget()
     for (const [name, handler] of handlers) room.off(name, handler)
   }
   return Object.assign(stop, { connect, stop })

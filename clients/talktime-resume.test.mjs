@@ -243,6 +243,34 @@ test('a connection that heals moves nothing', async () => {
   assert.deepEqual([at, room.did], [[], []])
 })
 
+test('a connection that heals lets the ask end, and goes where it moved the interview', async () => {
+  for (const [answer, moves] of [[away, true], [stay, false], [[425], false], [[404], false]]) {
+    for (const breaksAgain of [false, true]) {
+      let give
+      const { clock, at, options } = front(new Promise((done) => { give = done }), away)
+      const room = new Room()
+      const told = []
+      const onMoved = (where) => told.push(where.server_url)
+      keepTalking(room, RoomEvent, { ...options, onMoved, onEnded: () => told.push('ended') })
+      room.emit('reconnecting')
+      await clock.to(3500)
+      room.emit('reconnected')
+      if (breaksAgain) room.emit('reconnecting')
+      await clock.to(4000)
+      give(answer)
+      await clock.to(60000)
+      if (!breaksAgain) {
+        assert.deepEqual([at, told], [[3000], moves ? ['wss://b'] : []])
+        assert.deepEqual(room.did, moves ? ['disconnect', ['wss://b', token('r1')]] : [])
+      } else {
+        // Nothing has healed in the end: every answer counts as ever.
+        assert.deepEqual(at, answer[0] === 425 ? [3000, 6000] : [3000])
+        assert.deepEqual(told, answer[0] === 404 ? ['ended'] : [answer === stay ? 'wss://a' : 'wss://b'])
+      }
+    }
+  }
+})
+
 test('the end of the interview is told, and nothing is asked after stop', async () => {
   const { clock, at, options } = front([404])
   const told = []

@@ -10,12 +10,13 @@ When the connection has been reconnecting for 3 s, or is lost, the front door is
 Retry-After says), with the room's name and the old token. 201: connect with what came, in a new Room (the SDK keeps the
 participants of one that was left, and one whose server hangs cannot be left); what was published must be published
 again. 425, 429, 5xx, no network: wait and ask again. 404: the interview has ended. If the connection heals by itself
-meanwhile, nothing moves.
+meanwhile, nothing is asked any more; an ask that is under way is heard to its end, for it may be what moves the
+interview.
 
 The SDK is slow to notice that only the media's path (UDP) is cut, the front door is not. So it is asked, too, with
 `X-Talktime-Waiting: true`, when entering takes more than 2 s, and when the checks of a connected Room's path have had
-no answer for 4 s, until that is over; an ask under way is heard to its end, for it may be what moves the interview.
-201 says with `moved` whether to connect with what came, or to keep what there is.
+no answer for 4 s, until that is over. 201 says with `moved` whether to connect with what came, or to keep what there
+is.
 """
 
 from __future__ import annotations
@@ -182,6 +183,7 @@ class Keeper:
         self._asking: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None  # asks about a silent Room
         self._heard = asyncio.Event()  # again, while that asks
+        self._mended = asyncio.Event()  # by itself, while the front door is asked about a lost connection
         self._watching: asyncio.Task[None] | None = None
         self._silence = Silence()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -326,22 +328,44 @@ class Keeper:
     # -- when to ask ---------------------------------------------------------------------------------------------------
 
     def _lost(self, after_sec: float) -> None:
-        async def ask() -> None:
-            await self._move(await self._answer(after_sec))
-
-        if not (self._moving or self._stopped or self._asking):
+        if self._asking:
+            self._mended.clear()
+        elif not (self._moving or self._stopped):
             self._heard.set()
-            self._asking = asyncio.ensure_future(ask())
+            self._mended = asyncio.Event()
+            self._asking = asyncio.ensure_future(self._ask(after_sec))
+
+    async def _ask(self, after_sec: float) -> None:
+        mended = self._mended
+        try:
+            entry = await self._answer(after_sec, sleep=partial(self._unless, mended))
+        except HeardAgainError:
+            self._asking = None
+            return
+        if mended.is_set() and (entry is None or not entry.is_elsewhere(self._server_url)):
+            self._asking = None
+            return
+        await self._move(entry)
+
+    async def _unless(self, heard: asyncio.Event, seconds: float) -> None:
+        """Between two asks is where to stop: one that is under way may be what moves the interview."""
+        over = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(heard.wait())]
+        try:
+            await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in over:
+                one.cancel()
+        if heard.is_set():
+            raise HeardAgainError
 
     def _healed(self) -> None:
         self._heard.set()
+        self._mended.set()
         self._silence = Silence()
-        if self._asking is not None and not self._moving:
-            self._asking.cancel()
-            self._asking = None
 
     def _gone(self) -> None:
         self._drop()
+        self._forget()
         self._healed()
         self._lost(0.0)
 
@@ -358,20 +382,8 @@ class Keeper:
 
     async def _ask_silently(self) -> None:
         heard = self._heard = asyncio.Event()
-
-        async def unless_heard(seconds: float) -> None:
-            """Between two asks is where to stop: one that is under way may be what moves the interview."""
-            over = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(heard.wait())]
-            try:
-                await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for one in over:
-                    one.cancel()
-            if heard.is_set():
-                raise HeardAgainError
-
         try:
-            entry = await self._elsewhere(0.0, EVERY_SEC, unless_heard)
+            entry = await self._elsewhere(0.0, EVERY_SEC, partial(self._unless, heard))
         except HeardAgainError:
             self._waiting = None
             return
@@ -389,9 +401,16 @@ class Keeper:
             self._waiting.cancel()
             self._waiting = None
 
+    def _forget(self) -> None:
+        """Asks no more about a lost connection."""
+        if self._asking is not None and not self._moving:
+            self._asking.cancel()
+            self._asking = None
+
     def _over(self) -> None:
         self._stopped = True
         self._drop()
+        self._forget()
         self._healed()
         if self._watching is not None:
             self._watching.cancel()

@@ -107,6 +107,15 @@ def sick(pool: DirectoryPool | None, node_id: str, *, answers: bool) -> bool:
     )
 
 
+def pool_down(pool: DirectoryPool) -> bool:
+    """Whether the operator says that none of its nodes serves anybody.
+
+    That new rooms go to the fallback is no such word: they do so for a while after the nodes answer again, and by plan.
+    A node that came back answers the operator some seconds before its Service leads to it.
+    """
+    return pool.active == "Fallback" and pool.health != "good"
+
+
 class Missed:
     """Since when some rooms, LiveKits or dispatches were not found by this replica. Forgets what nobody asks for."""
 

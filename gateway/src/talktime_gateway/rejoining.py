@@ -19,7 +19,7 @@ from .media import Media, Route, Sfu
 from .metrics import Metrics
 from .places import Issued, Places, mark, same
 from .problems import Problem
-from .reask import LAPSE_SEC, Look, Missed, Way, again_in, sick, way
+from .reask import LAPSE_SEC, Look, Missed, Way, again_in, pool_down, sick, way
 from .rooms import SfuUnavailable
 from .running import running_session
 from .takeover import take_over
@@ -116,7 +116,7 @@ class Rejoining:
             silent_sec if exists is None else missing_sec,
             own and view.was_cut(node_id, now),
             own and sick(pool, node_id, answers=exists is not None),
-            own and pool is not None and pool.active == "Fallback",
+            own and pool is not None and pool_down(pool),
             place is not None and _differs(place, sfu, node_id, answers=exists is not None),
         )
         return look, place

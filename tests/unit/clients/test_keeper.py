@@ -265,6 +265,39 @@ async def test_a_connection_that_heals_moves_nothing(clock: Clock, front: MakeFr
     assert (door.at, room.did) == ([], [A])
 
 
+@pytest.mark.parametrize("breaks_again", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "moves"),
+    [(place(B, moved=True), True), (place(A, moved=False), False), ((425, {}, {}), False), ((404, {}, {}), False)],
+)
+async def test_a_connection_that_heals_lets_the_ask_end_and_goes_where_it_moved_the_interview(
+    clock: Clock, front: MakeFront, keep: Keep, answer: Answer, moves: bool, breaks_again: bool
+) -> None:
+    held: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    door, room, there = front(held, place(B, moved=True)), Room(), Room()
+    rooms = Rooms(room, there)
+    keeper = keep(door, rooms)
+    await keeper.connect(*A)
+    room.handlers["reconnecting"]()
+    await clock.to(3.5)
+    room.handlers["reconnected"]()
+    if breaks_again:
+        room.handlers["reconnecting"]()
+    await clock.to(4)
+    held.set_result(answer)
+    await clock.to(60)
+    status = answer[0]
+    if not breaks_again:
+        assert door.at == [3]
+        assert (room.did, rooms.moved) == (([A, "disconnect"], [there]) if moves else ([A], []))
+        assert not keeper.ended.done()
+    else:
+        # Nothing has healed in the end: every answer counts as ever.
+        assert door.at == ([3, 6] if status == 425 else [3])
+        assert rooms.moved == ([] if status == 404 else [there])
+        assert keeper.ended.done() is (status == 404)
+
+
 async def test_the_end_of_the_interview_is_told(clock: Clock, front: MakeFront, keep: Keep) -> None:
     room = Room()
     keeper = keep(front((404, {}, {})), Rooms(room))

@@ -14,6 +14,7 @@ from talktime_gateway.reask import (
     Missed,
     Way,
     again_in,
+    pool_down,
     sick,
     way,
 )
@@ -136,6 +137,20 @@ def test_a_node_is_sick_when_the_operator_says_so(state: str, is_sick: bool) -> 
 )
 def test_a_silence_that_is_over_is_no_sickness(nodes: list[dict[str, object]], answers: bool, is_sick: bool) -> None:
     assert sick(pool_of(*nodes), "ND_1", answers=answers) is is_sick
+
+
+@pytest.mark.parametrize(
+    ("active", "health", "down"),
+    [
+        ("Fallback", "bad", True),
+        ("Fallback", "unknown", True),
+        ("Fallback", "good", False),  # its nodes answer again, and new rooms wait for that to last
+        ("SelfHosted", "bad", False),
+    ],
+)
+def test_a_pool_is_down_while_the_operator_says_so(active: str, health: str, down: bool) -> None:
+    told = pool_of(node("Ready")).model_copy(update={"active": active, "health": health})
+    assert pool_down(told) is down
 
 
 def test_missing_counts_from_the_first_look_until_it_is_found_or_forgotten() -> None:

@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export TALKTIME_STATE ?= $(CURDIR)/.state
 export PATH := $(CURDIR)/.state/bin:$(CURDIR)/.state/pypi/uv/bin:$(PATH)
+# Hundreds of Python processes start in a run of the tests; one that compiles what it imports takes 10 s of CPU, not 5.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(TALKTIME_STATE)/pycache
 CLUSTER ?= local
 MINUTES ?=
 REGISTRY ?=

@@ -122,16 +122,17 @@ class House:
         push = push.model_copy(update={"accessKeys": (key,), "spec": one_provider})
         await self.book.operator.put_project(study.NAMESPACE, PROJECT, push)
 
-    async def pool(self, url: str, fallback: str, node_id: str, *, lost: bool = False) -> None:
-        """As the operator tells about it, the gateway reads that every 0.2 s. `lost`: no UDP comes through."""
+    async def pool(self, urls: tuple[str, str], node_id: str, *, lost: bool = False) -> None:
+        """As the operator tells about it, the gateway reads that every 0.2 s. `urls`: its own and its fallback's;
+        `lost`: no UDP comes through."""
         node = {"name": "sfu-eu-0-0", "nodeID": node_id, "state": "Sick" if lost else "Ready"}
         told = {
-            "publicURL": url,
-            "internalURL": url,
+            "publicURL": urls[0],
+            "internalURL": urls[0],
             "active": "Fallback" if lost else "SelfHosted",
             "health": "bad" if lost else "good",
             "nodes": [node | {"silent": False} if lost else node],
-            "fallbackURL": fallback,
+            "fallbackURL": urls[1],
             "fallbackMode": "Auto",
         }
         await self.book.operator.put_pool("talktime", "eu", PoolPush.model_validate(told))
@@ -191,20 +192,21 @@ async def held(house: House, program: str, client: Path, sound: Path, kind: str,
         for rooms, name in zip(servers, ("at-first", "at-second"), strict=True):
             name = f"{name}-{kind}{number}"
             await stack.enter_async_context(worker(house.book, house.provider, rooms, home, name))
-        urls = [rooms.url.replace("http", "ws", 1) for rooms in servers]
+        first, second = (rooms.url.replace("http", "ws", 1) for rooms in servers)
         node_id = await node_of(servers[0])
-        await house.pool(*urls, node_id)
+        await house.pool((first, second), node_id)
         await asyncio.sleep(1)
         page = await stack.enter_async_context(window(program, client, await house.invitation(), sound, home))
         session = (await page.until("it joins", told("joined"), JOIN_SECONDS))["room"]
         await house.turns(session, TURNS)
         answers_seen = [event["answered"] for event in page.told if event.get("answered") is not None]
         struck = time.time()
-        await stack.enter_async_context(STRIKES[kind](servers[0], partial(house.pool, *urls, node_id, lost=True)))
+        found = partial(house.pool, (first, second), node_id, lost=True)
+        await stack.enter_async_context(STRIKES[kind](servers[0], found))
         moved = again = None
         problem = ""
         try:
-            there = await page.until("it moves", lambda e: e.get("server_url") == urls[1], MOVE_SECONDS, struck)
+            there = await page.until("it moves", lambda e: e.get("server_url") == second, MOVE_SECONDS, struck)
             moved = round(there["at"] - struck, 2)
             heard = await page.until("it hears the agent again", told("heard"), MOVE_SECONDS, there["at"])
             again = round(heard["at"] - struck, 2)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
-TIMES = 5
+TIMES = 3
 """A node's share of the processors, in those of one process of the machine. Without it all pods of a node together have
 as much as each program that runs beside the cluster: agents then stand still for seconds, which no real node does."""
 SHARES = {"cpu.shares": 1024 * TIMES, "cpu.weight": 100 * TIMES}

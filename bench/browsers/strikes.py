@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from bench.meters.room import Rooms
+from hack.chaos import faults
 
-TABLE = "talktime_bench_browser"
 FOUND_SECONDS = 3.5
 """What an operator that looks at the media path takes at the most to know that no UDP comes through
 (bench-failover: 2.5 to 3.5 s). None runs here: its word is given after that."""
@@ -41,22 +40,14 @@ async def udp(rooms: Rooms, found: Found) -> AsyncIterator[None]:
         await asyncio.sleep(FOUND_SECONDS)
         await found()
 
-    rules = f"type filter hook input priority 0; policy accept; iif lo udp dport {rooms.udp} drop"
-    nft(f"table inet {TABLE} {{ chain broken {{ {rules} }} }}")
-    looking = asyncio.ensure_future(looked())
-    try:
-        yield
-        await looking
-    finally:
-        looking.cancel()
-        nft(f"delete table inet {TABLE}")
-
-
-def nft(text: str) -> None:
-    """RuntimeError with nft's words when it does not take that."""
-    done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"nft: {done.stderr.strip()}")
+    rules = f"type filter hook input priority 0; policy accept;\niif lo udp dport {rooms.udp} drop"
+    with faults.table(["nft"], rules):
+        looking = asyncio.ensure_future(looked())
+        try:
+            yield
+            await looking
+        finally:
+            looking.cancel()
 
 
 STRIKES: dict[str, Strike] = {"killed": killed, "frozen": frozen, "udp": udp}

@@ -197,7 +197,7 @@ def media_dropped(house: House, name: str) -> Iterator[datetime]:
     node = next(each for each in house.cluster.nodes if each.name == name)
     rules = "type filter hook input priority 0; policy accept;\nudp dport 7882 drop\ntcp dport 7881 drop"
     enter = ["nsenter", f"--net={NAMESPACES / node.network_namespace}", "--", "nft"]
-    with _table(enter, rules):
+    with table(enter, rules):
         yield datetime.now(UTC)
 
 
@@ -208,12 +208,12 @@ def redis_cut(house: House, pool: str) -> Iterator[datetime]:
     [pod] = house.kube.json("-n", NAMESPACE, "get", "pods", f"--selector={selector}")["items"]
     pid = house.pids(r"redis-server", among=f"pod{pod['metadata']['uid']}")[0]
     rules = "type filter hook input priority 0; policy accept;\niif lo accept\ntcp dport 6379 reject with tcp reset"
-    with _table(["nsenter", f"--net=/proc/{pid}/ns/net", "--", "nft"], rules):
+    with table(["nsenter", f"--net=/proc/{pid}/ns/net", "--", "nft"], rules):
         yield datetime.now(UTC)
 
 
 @contextlib.contextmanager
-def _table(enter: list[str], rules: str) -> Iterator[None]:
+def table(enter: list[str], rules: str) -> Iterator[None]:
     """Rules of one chain in a network that `enter` leads into, for as long as the block runs."""
     run([*enter, "-f", "-"], stdin=f"table inet {TABLE} {{\nchain broken {{\n{rules}\n}}\n}}\n".encode())
     try:

@@ -246,6 +246,23 @@ def until(crowd: Crowd, what: str, enough: Callable[[list[Event]], bool], since:
     assert crowd.until(what, enough, PATIENCE, since), f"not within {PATIENCE:.0f} s: {what}"
 
 
+def test_no_cent_is_lost_posted_twice_or_still_held(night: Night) -> None:
+    assert night.wrong == ()
+    assert night.unowned == 0
+    assert len(night.talked) == len(GUESTS)
+    for one in night.talked:
+        print(f"{one.session}: billed {one.truth_usd}, posted {one.posted}, {one.unmetered_usd} of it at its bound")
+        assert one.posted >= one.truth_usd > 0
+        assert not one.lost_usd
+        assert not one.double_posted_usd
+        assert not one.reserved
+
+
+def test_nobody_ever_has_two_agents(night: Night) -> None:
+    assert night.sample.most_agents == 1
+    assert not night.double
+
+
 def test_a_new_interview_gets_its_room_and_its_agent_at_the_fallback(night: Night) -> None:
     assert night.sample.new is not None, "no room with an agent within a minute"
     assert night.sample.new_server == night.away
@@ -268,11 +285,6 @@ def test_both_interviews_talk_again_in_the_same_session(night: Night) -> None:
         assert one.close_reason == "participant_left"
 
 
-def test_nobody_ever_has_two_agents(night: Night) -> None:
-    assert night.sample.most_agents == 1
-    assert not night.double
-
-
 def test_the_next_agents_know_what_was_said(night: Night) -> None:
     assert night.restored == night.interviews
 
@@ -291,18 +303,6 @@ def test_new_rooms_come_home_once_the_sfu_has_been_well_for_a_while(night: Night
     # Over and back, and no flapping in between.
     assert night.after["count"] == night.before["count"] + 2
     assert night.home_again == night.home
-
-
-def test_no_cent_is_lost_posted_twice_or_still_held(night: Night) -> None:
-    assert night.wrong == ()
-    assert night.unowned == 0
-    assert len(night.talked) == len(GUESTS)
-    for one in night.talked:
-        print(f"{one.session}: billed {one.truth_usd}, posted {one.posted}, {one.unmetered_usd} of it at its bound")
-        assert one.posted >= one.truth_usd > 0
-        assert not one.lost_usd
-        assert not one.double_posted_usd
-        assert not one.reserved
 
 
 def moment(status: dict[str, Any]) -> datetime:

@@ -88,18 +88,6 @@ def disturb(house: House, done: threading.Event) -> tuple[list[str], list[census
     return killed, counted
 
 
-def test_every_part_was_killed_in_the_middle_of_a_response(afternoon: Afternoon) -> None:
-    assert afternoon.killed == [f"{how} {part}" for how in ("kill -9", "delete pod") for part in PROCESSES]
-
-
-def test_interviews_are_held_to_their_own_end_whatever_dies(afternoon: Afternoon) -> None:
-    for session in afternoon.interviews.sessions:
-        assert session["problems"] == []
-        assert session["turns"] >= 6
-        assert session["seconds"] >= 45
-        assert len(session["observer"]["updates"]) >= 4
-
-
 def test_costs_equal_the_simulators_tokens_priced_anew_to_the_micro_dollar(house: House, afternoon: Afternoon) -> None:
     sessions = [*afternoon.interviews.ids, *afternoon.limit.ids]
 
@@ -113,17 +101,6 @@ def test_costs_equal_the_simulators_tokens_priced_anew_to_the_micro_dollar(house
         house.kube, house.folder / "checker", sessions, "--set-rate", "gpt-realtime-2.1-mini:audio_out=20.1"
     )
     assert not wrong, f"another rate must not add up:\n{words}"
-
-
-def test_both_sfu_nodes_had_rooms(house: House, afternoon: Afternoon) -> None:
-    rooms = house.prometheus('max by (pod) (max_over_time(livekit_room_total{pod=~"sfu-eu-.*"}[15m]))')
-    assert len(rooms) == 2, rooms
-    assert min(rooms.values()) >= 1, rooms
-
-
-def test_everything_runs_in_pods(house: House, afternoon: Afternoon) -> None:
-    assert census.absent(afternoon.census) == []
-    assert census.outside_of_pods(afternoon.census, house.cluster) == []
 
 
 def test_the_limit_session_wraps_up_once_then_closes_and_nothing_more_is_generated(
@@ -164,6 +141,29 @@ def test_nothing_that_a_participant_receives_tells_of_money_but_observers_see_it
         assert updates[-1]["total_usd"] > 0
     [limit] = afternoon.limit.sessions
     assert {update["limit_state"] for update in limit["observer"]["updates"]} >= {"ok", "soft", "hard"}
+
+
+def test_every_part_was_killed_in_the_middle_of_a_response(afternoon: Afternoon) -> None:
+    assert afternoon.killed == [f"{how} {part}" for how in ("kill -9", "delete pod") for part in PROCESSES]
+
+
+def test_interviews_are_held_to_their_own_end_whatever_dies(afternoon: Afternoon) -> None:
+    for session in afternoon.interviews.sessions:
+        assert session["problems"] == []
+        assert session["turns"] >= 6
+        assert session["seconds"] >= 45
+        assert len(session["observer"]["updates"]) >= 4
+
+
+def test_both_sfu_nodes_had_rooms(house: House, afternoon: Afternoon) -> None:
+    rooms = house.prometheus('max by (pod) (max_over_time(livekit_room_total{pod=~"sfu-eu-.*"}[15m]))')
+    assert len(rooms) == 2, rooms
+    assert min(rooms.values()) >= 1, rooms
+
+
+def test_everything_runs_in_pods(house: House, afternoon: Afternoon) -> None:
+    assert census.absent(afternoon.census) == []
+    assert census.outside_of_pods(afternoon.census, house.cluster) == []
 
 
 def test_a_spent_project_refuses_with_numbers_to_the_backend_and_neutrally_to_a_ticket(

@@ -232,6 +232,15 @@ def provider_log(house: House, authority: Authority) -> list[dict[str, Any]]:
         return [json.loads(line) for line in answer.read().decode().splitlines()]
 
 
+def test_what_gemini_billed_is_posted_to_the_micro_dollar(evening: Evening) -> None:
+    book = evening.book
+    print(f"billed {book.truth_usd}, posted {book.posted}")
+    assert book.uncounted == ()
+    assert book.posted == book.ai_usd == book.truth_usd + book.unmetered_usd
+    assert Decimal("0") < book.posted <= LIMIT
+    assert book.reserved == 0
+
+
 def test_agents_that_were_there_before_roll_to_the_bundle(house: House, trusting: str) -> None:
     def mounted() -> str | None:
         volumes = house.kube.json("-n", "demo", "get", "deploy", trusting)["spec"]["template"]["spec"]["volumes"]
@@ -267,15 +276,6 @@ def test_an_interview_with_gemini_is_held_and_tells_its_participant_nothing_of_m
     assert updates[-1]["total_usd"] == pytest.approx(float(evening.book.posted), abs=0.0001)
     received = json.dumps({part: value for part, value in session["received"].items() if part != "token"})
     assert not MONEY.search(received), MONEY.findall(received)
-
-
-def test_what_gemini_billed_is_posted_to_the_micro_dollar(evening: Evening) -> None:
-    book = evening.book
-    print(f"billed {book.truth_usd}, posted {book.posted}")
-    assert book.uncounted == ()
-    assert book.posted == book.ai_usd == book.truth_usd + book.unmetered_usd
-    assert Decimal("0") < book.posted <= LIMIT
-    assert book.reserved == 0
 
 
 def test_a_deleted_projects_interview_goes_on_and_its_money_is_there_when_it_comes_back(evening: Evening) -> None:

@@ -130,27 +130,6 @@ def settled(house: House, name: str) -> dict[str, Any] | None:
     return status if over else None
 
 
-def test_all_three_hear_the_closing_line_after_the_hard_limit(evening: Evening) -> None:
-    assert len(evening.dry.sessions) == 3
-    recorded = {session["session"]: session for session in evening.dry.sessions}
-    for one in evening.dry_books:
-        assert one.close_reason == "budget", one
-        hard, closing = one.event("hard_limit"), one.event("closing_finished")
-        assert hard is not None
-        assert closing is not None, f"{one.session} left without its closing line"
-        heard = speech_seconds(evening.dry.folder, recorded[one.session], since=moment(hard))
-        print(f"{one.session}: {heard:.1f} s of speech after the hard limit, {one.posted} USD")
-        assert heard >= 1
-    assert [session["problems"] for session in evening.dry.sessions] == [[], [], []]
-
-
-def test_it_is_the_projects_budget_that_ends_them(evening: Evening) -> None:
-    # The session limit is as high as the budget: under it each could have had more than W + C (0.026) more.
-    assert max(one.posted for one in evening.dry_books) < BUDGET - Decimal("0.03")
-    posted = sum((one.posted for one in evening.dry_books), Decimal(0))
-    assert posted > BUDGET / 2, "a budget of which less than half can be used is not one"
-
-
 def test_spend_stays_within_the_budget_to_the_micro_dollar(house: House, evening: Evening) -> None:
     account = evening.account(evening.dry_books[0])
     posted = sum((one.posted for one in evening.dry_books), Decimal(0))
@@ -170,6 +149,13 @@ def test_spend_stays_within_the_budget_to_the_micro_dollar(house: House, evening
     assert (shown["budget"]["state"] == "HardLimit") == (BUDGET - posted < FLOOR), shown["budget"]
 
 
+def test_it_is_the_projects_budget_that_ends_them(evening: Evening) -> None:
+    # The session limit is as high as the budget: under it each could have had more than W + C (0.026) more.
+    assert max(one.posted for one in evening.dry_books) < BUDGET - Decimal("0.03")
+    posted = sum((one.posted for one in evening.dry_books), Decimal(0))
+    assert posted > BUDGET / 2, "a budget of which less than half can be used is not one"
+
+
 def test_the_independent_checker_agrees(house: House, evening: Evening) -> None:
     ours = [line for line in evening.final.wrong() if any(one.session in line for one in evening.dry_books)]
     assert ours == []
@@ -184,6 +170,20 @@ def test_the_independent_checker_agrees(house: House, evening: Evening) -> None:
         return words if mine and not wrong else None
 
     eventually("the checker finds these sessions right", checked, 240, every=5)
+
+
+def test_all_three_hear_the_closing_line_after_the_hard_limit(evening: Evening) -> None:
+    assert len(evening.dry.sessions) == 3
+    recorded = {session["session"]: session for session in evening.dry.sessions}
+    for one in evening.dry_books:
+        assert one.close_reason == "budget", one
+        hard, closing = one.event("hard_limit"), one.event("closing_finished")
+        assert hard is not None
+        assert closing is not None, f"{one.session} left without its closing line"
+        heard = speech_seconds(evening.dry.folder, recorded[one.session], since=moment(hard))
+        print(f"{one.session}: {heard:.1f} s of speech after the hard limit, {one.posted} USD")
+        assert heard >= 1
+    assert [session["problems"] for session in evening.dry.sessions] == [[], [], []]
 
 
 def test_the_dry_project_refuses_while_its_three_interviews_live(evening: Evening) -> None:

@@ -1,5 +1,8 @@
 """Back into the room, wait, or go on elsewhere."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from talktime_gateway.reask import (
     AGAIN_SEC,
@@ -21,9 +24,9 @@ from talktime_gateway.reask import (
 from talktime_ledger.wire import DirectoryPool
 
 
-def look(**changes: object) -> Look:
-    usual = {"exists": True, "for_sec": 0.0, "cut": False, "sick": False, "pool_down": False, "elsewhere": True}
-    return Look(**usual | changes)  # type: ignore[arg-type]
+def look(**changes: Any) -> Look:
+    usual = Look(exists=True, for_sec=0.0, cut=False, sick=False, pool_down=False, elsewhere=True)
+    return replace(usual, **changes)
 
 
 @pytest.mark.parametrize(

@@ -93,12 +93,14 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class SfuMarks:
-    """What only SFU pods have. `slot`: the StatefulSet of its node; `drain`: the drain's mark as text; `drained`: its
-    drain has ended; `homeless`: the scheduler finds no machine; `ends`: when a terminating pod is killed, RFC 3339;
-    `ports`: host ports by name, as it was started with; `ring`, `secrets`: fingerprints of its LiveKit keys and of the
-    SRE's Secrets; `open`: the Service may lead new signal connections there."""
+    """What only SFU pods have. `slot`: the StatefulSet of its node; `orphan`: that is there no more; `drain`: the
+    drain's mark as text; `drained`: its drain has ended; `homeless`: the scheduler finds no machine; `ends`: when a
+    terminating pod is killed, RFC 3339; `ports`: host ports by name, as it was started with; `ring`, `secrets`:
+    fingerprints of its LiveKit keys and of the SRE's Secrets; `open`: the Service may lead new signal connections
+    there."""
 
     slot: str = ""
+    orphan: bool = False
     template: str = ""
     drain: str = ""
     drained: bool = False
@@ -115,6 +117,7 @@ class SfuMarks:
         labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
         return cls(
             slot=labels.get(NODE_LABEL, ""),
+            orphan=not any(owner.get("controller") for owner in meta.get("ownerReferences") or ()),
             template=annotations.get(TEMPLATE_ANNOTATION, ""),
             drain=annotations.get(DRAIN_ANNOTATION, ""),
             drained=DRAINED_LABEL in labels,

@@ -126,7 +126,9 @@ class Pool:
         spec["terminationGracePeriodSeconds"] = 0
         for container in spec["containers"]:
             container.pop("volumeMounts", None)
-        body = {"metadata": template["metadata"] | {"name": "sfu-eu-0-0"}, "spec": spec}
+        owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "controller": True}
+        owner |= {key: made["metadata"][key] for key in ("name", "uid")}
+        body = {"metadata": template["metadata"] | {"name": "sfu-eu-0-0", "ownerReferences": [owner]}, "spec": spec}
         self.api.post(pods, json=body).raise_for_status()
         address = {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}], "hostIP": "127.0.0.1"}
         content = json.dumps({"status": address | {"conditions": [{"type": "Ready", "status": "True"}]}})

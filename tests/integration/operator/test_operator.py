@@ -100,8 +100,10 @@ class World:
             "app.kubernetes.io/component": "agent",
             "talktime.dev/project": "study",
         }
+        made_by = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": name, "uid": "u", "controller": True}
+        labels = {"app.kubernetes.io/managed-by": "talktime", **chosen}
         body = {
-            "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "talktime", **chosen}},
+            "metadata": {"name": name, "labels": labels, "ownerReferences": [made_by]},
             "spec": {"containers": [{"name": "agent", "image": "x"}], "terminationGracePeriodSeconds": 0},
         }
         pods = f"/api/v1/namespaces/{namespace}/pods"

@@ -144,6 +144,7 @@ class House:
         self._orphan()
         sets = {s["metadata"]["name"]: s for s in self.sets()}
         pods = {p["metadata"]["name"]: p for p in self.pods()}
+        existing = {s["metadata"]["uid"] for s in self.api.get(f"{SETS}?{SFU}").json()["items"]}
         draining = {n for n, p in pods.items() if "talktime.dev/drain" in (p["metadata"].get("annotations") or {})}
         self.most_draining = max(self.most_draining, len(draining))
         if len(self._on) >= 2:
@@ -154,8 +155,7 @@ class House:
             since = self._draining_since.setdefault(name, time.monotonic()) if name in draining else time.monotonic()
             if self.talks_on is not None and time.monotonic() - since > self.talks_on:
                 self.rooms[name] = 0
-            slot = meta["labels"].get("talktime.dev/node")
-            collected = bool(slot) and slot not in {*sets, *self.orphaned}
+            collected = any(owner["uid"] not in existing for owner in meta.get("ownerReferences") or ())
             if "deletionTimestamp" in meta:
                 own = pod["spec"]["terminationGracePeriodSeconds"]
                 self._end(name, meta["uid"], own if collected else meta["deletionGracePeriodSeconds"])
@@ -173,6 +173,10 @@ class House:
             name, finalizers = made["metadata"]["name"], made["metadata"].get("finalizers") or []
             if "orphan" in finalizers and "deletionTimestamp" in made["metadata"]:
                 self.orphaned.add(name)
+                for pod in self.pods():
+                    if pod["metadata"]["labels"].get("talktime.dev/node") == name:
+                        alone = json.dumps({"metadata": {"ownerReferences": None}})
+                        self.api.patch(f"{PODS}/{pod['metadata']['name']}", headers=MERGE, content=alone)
                 body = json.dumps({"metadata": {"finalizers": [f for f in finalizers if f != "orphan"] or None}})
                 self.api.patch(f"{SETS}/{name}", headers=MERGE, content=body)
 
@@ -184,7 +188,6 @@ class House:
             self._on = {ip: n for ip, n in self._on.items() if n != name}
             self.rooms.pop(name, None)
             self.hung.discard(name)
-            self.orphaned.discard(name.removesuffix("-0"))
             self.api.request("DELETE", f"{PODS}/{name}", json=NOW)
 
     def _start(self, name: str, made: dict[str, Any]) -> None:
@@ -192,7 +195,10 @@ class House:
         spec = {k: v for k, v in template["spec"].items() if k != "volumes"}
         for container in spec["containers"]:
             container.pop("volumeMounts", None)
-        self.api.post(PODS, json={"metadata": template["metadata"] | {"name": name}, "spec": spec}).raise_for_status()
+        owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "controller": True}
+        owner |= {key: made["metadata"][key] for key in ("name", "uid")}
+        metadata = template["metadata"] | {"name": name, "ownerReferences": [owner]}
+        self.api.post(PODS, json={"metadata": metadata, "spec": spec}).raise_for_status()
 
     def _schedule(self, name: str, pods: dict[str, Any]) -> None:
         taken = {p["spec"].get("nodeName") for p in pods.values()}
@@ -448,6 +454,21 @@ def test_a_restarted_operator_goes_on_where_the_last_one_was(house: House, opera
     assert house.node("sfu-eu-0-0")["drainDeadline"] == deadline
     house.rooms["sfu-eu-0-0"] = 0
     until(lambda: house.names() == ["sfu-eu-1-0"])
+
+
+def test_a_pod_that_lost_its_set_gets_a_successor(house: House, operator: Any, api: httpx.Client) -> None:
+    """An operator died between the two deletions of a removal, and the cause of the drain is gone since."""
+    house.make_pool(replicas=2)
+    house.holds(a=1, b=2)
+    operator.stop(9)
+    api.request("DELETE", f"{SETS}/sfu-eu-0", json={"propagationPolicy": "Orphan"}).raise_for_status()
+    until(lambda: "sfu-eu-0" in house.orphaned)
+    operator.start()
+    until(lambda: house.node("sfu-eu-0-0").get("state") == "Draining")
+    assert house.node("sfu-eu-0-0")["drainReason"] == "Update"
+    house.rooms["sfu-eu-0-0"] = 0
+    until(lambda: house.names() == ["sfu-eu-1-0", "sfu-eu-2-0"])
+    assert house.cut() == []
 
 
 def test_a_pool_of_an_older_version_is_moved_node_by_node(house: House, api: httpx.Client) -> None:

@@ -29,7 +29,7 @@ def draining(number: int, rooms: int | None, why: Why = Why.SCALE_DOWN, **change
 
 
 def run(wanted: int, nodes: Sequence[Node], fixed: bool = True, **options: Any) -> Decision:
-    slots = sorted({n.slot for n in nodes if n.slot} | set(options.pop("empty", ())))
+    slots = sorted({n.slot for n in nodes if n.slot and not n.orphan} | set(options.pop("empty", ())))
     return decide(wanted, fixed, slots, nodes, DEADLINE, NOW, **options)
 
 
@@ -171,6 +171,27 @@ def test_uncordoned_takes_the_drain_back_and_the_surplus_successor_goes() -> Non
     assert gone(decision) == ["n2-0"]
 
 
+def test_a_node_that_is_empty_meanwhile_goes_instead_of_one_that_is_still_talked_on() -> None:
+    decision = run(2, [draining(0, 1), node(1, 3), node(2, 0)])
+    assert (decision.cancel, decision.begin) == (["n0-0"], {"n2-0": Why.SCALE_DOWN})
+    assert decision.add == 0
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [draining(0, 0), node(1, 3), node(2, 0)],  # nothing gained
+        [draining(0, 1), node(1, 3), node(2, None)],  # not known
+        [draining(0, 1), node(1, 3), node(2, 0, signals=1)],
+        [draining(0, 1, takes="bad"), node(1, 3), node(2, 0)],  # the empty one is the better of the two
+        [draining(0, 1, outdated=True), node(1, 3), node(2, 0)],
+        [draining(0, 1, Why.CORDONED, cordoned=True), node(1, 3), node(2, 0)],
+    ],
+)
+def test_otherwise_a_drain_goes_on_with_whom_it_began(nodes: list[Node]) -> None:
+    assert run(2, nodes).cancel == []
+
+
 def test_the_last_node_waits_for_its_successor() -> None:
     waiting = run(1, [node(0, 3, cordoned=True), node(1, 0, takes="unknown")])
     assert waiting.begin == {}
@@ -229,6 +250,15 @@ def test_nodes_of_an_older_version_without_a_set_of_their_own_drain_one_after_th
     assert decision.begin == {"n0-0": Why.UPDATE}
 
 
+@pytest.mark.parametrize("mark", [None, Mark(SOME_TIME_AGO, Why.CORDONED), Mark(SOME_TIME_AGO, Why.SCALE_DOWN)])
+def test_a_pod_whose_set_is_gone_is_replaced_whatever_it_drained_for(mark: Mark | None) -> None:
+    decision = run(2, [node(0, 3, orphan=True, mark=mark), node(1, 2)])
+    assert decision.add == 1
+    assert decision.states["n0-0"].kind == "Draining"
+    assert decision.cancel == decision.remove == []
+    assert gone(run(2, [draining(0, 0, orphan=True), node(1), node(2)])) == ["n0-0"]
+
+
 def test_a_pod_someone_deleted_drains_until_its_grace_ends() -> None:
     ends = NOW + timedelta(minutes=50)
     decision = run(1, [node(0, 2, terminating=True, ends=ends)])
@@ -267,6 +297,7 @@ def _nodes(draw: st.DrawFn) -> list[Node]:
                 dead=dead,
                 signals=0 if dead else draw(st.sampled_from([0, 2])),
                 homeless=dead and draw(st.booleans()),
+                orphan=draw(st.sampled_from([False, False, True])),
                 outdated=draw(st.booleans()),
                 cordoned=draw(st.booleans()),
                 mark=Mark(since, draw(st.sampled_from([Why.SCALE_DOWN, Why.CORDONED, Why.UPDATE]))) if since else None,
@@ -292,7 +323,8 @@ def test_no_live_session_is_cut_before_the_deadline(
         assert removal.grace is None or late
     assert not set(decision.drop) & set(by_slot)
     removed = {r.slot for r in decision.remove}
-    assert {n.slot for n in nodes} == set(decision.keep) | removed
+    orphaned = {n.slot for n in nodes if n.orphan}
+    assert set(by_slot) - orphaned == (set(decision.keep) | removed) - orphaned
     new_updates = [n for n, why in decision.begin.items() if why is Why.UPDATE]
     running_updates = [n for n in nodes if n.mark and n.mark.why is Why.UPDATE and n.name not in decision.cancel]
     assert len(new_updates) <= 1

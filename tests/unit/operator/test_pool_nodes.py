@@ -57,6 +57,7 @@ def test_a_pod_tells_its_node_template_drain_and_ports() -> None:
                     "talktime.dev/drained": "true",
                     **OPEN,
                 },
+                "ownerReferences": [{"kind": "StatefulSet", "name": "sfu-eu-3", "controller": True}],
                 "annotations": {
                     "talktime.dev/template": "abc",
                     "talktime.dev/drain": "2026-11-22T12:00:00Z Cordoned",

@@ -56,8 +56,9 @@ class Mark:
 
 @dataclass(frozen=True)
 class Node:
-    """One SFU pod. `slot`: the StatefulSet it is of, empty for one without. `rooms`: fresh count, None = unknown;
-    `signals`: clients' signal connections that came to it, for whatever node's rooms: they break when it goes.
+    """One SFU pod. `slot`: the StatefulSet it is of, empty for one of an older version; `orphan`: that is gone (its
+    operator died between the two deletions of a removal). `rooms`: fresh count, None = unknown; `signals`: clients'
+    signal connections that came to it, for whatever node's rooms: they break when it goes.
 
     `takes`: may new rooms go there (its health). `dead`: none of its containers runs, so it holds no room. `homeless`:
     no machine fits. `told`: seconds since the ledger took the word that it drains. `ends`: when a terminating pod is
@@ -68,6 +69,7 @@ class Node:
     slot: str
     takes: Literal["good", "bad", "unknown"]
     rooms: int | None
+    orphan: bool = False
     dead: bool = False
     homeless: bool = False
     outdated: bool = False
@@ -157,6 +159,7 @@ def decide(
     ending = {n.slot for n in nodes if n.terminating and n.mark} - {n.slot for n in live}
     out = Decision()
     leaving = _causes(live)
+    _swap(live, leaving)
     staying = _staying(slots, ending, leaving, live)
     _pick_update(wanted, nodes, staying, live, leaving, out)
     staying = _staying(slots, ending, leaving, live)
@@ -180,16 +183,29 @@ def decide(
 
 
 def _causes(live: Sequence[Node]) -> dict[str, Why]:
-    """Nodes that have to go for a cause that can be seen now. One without a StatefulSet is from an older version."""
+    """Nodes that have to go for a cause that can be seen now; one without a StatefulSet needs a successor."""
     out: dict[str, Why] = {}
     for n in live:
         if n.cordoned:
             out[n.name] = Why.CORDONED
-        elif not n.slot:
+        elif n.orphan or not n.slot:
             out[n.name] = Why.UPDATE
         elif n.mark and (n.mark.why is Why.SCALE_DOWN or (n.mark.why is Why.UPDATE and n.outdated)):
             out[n.name] = n.mark.why
     return out
+
+
+def _swap(live: Sequence[Node], leaving: dict[str, Why]) -> None:
+    """Who drained only because fewer were wanted, and is still talked on, stays when another node is empty meanwhile:
+    that one can go at once. (The surplus of an uncordoned machine: its successor was not counted yet.)"""
+    busy = [n for n in live if leaving.get(n.name) is Why.SCALE_DOWN and n.takes == "good" and n.rooms]
+    idle = [n for n in live if n.name not in leaving and n.takes == "good" and n.empty]
+    for n in sorted(busy, key=lambda n: (-(n.rooms or 0), n.name)):
+        instead = next((m for m in idle if m.outdated or not n.outdated), None)
+        if instead is not None:
+            idle.remove(instead)
+            del leaving[n.name]
+            leaving[instead.name] = Why.SCALE_DOWN
 
 
 def _staying(

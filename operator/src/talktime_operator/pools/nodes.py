@@ -81,6 +81,7 @@ def drain_nodes(pods: Iterable[Pod], health: Mapping[str, NodeHealth], around: A
         Node(
             name=p.key.name,
             slot=p.sfu.slot,
+            orphan=p.sfu.orphan,
             takes=health[p.uid].health if p.uid in health and not holds_nothing(p) else "unknown",
             rooms=fresh_rooms(p, health),
             signals=health[p.uid].signals if p.uid in health and not holds_nothing(p) else 0,

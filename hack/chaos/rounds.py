@@ -92,7 +92,7 @@ def crashes(house: House, chance: random.Random, folder: Path, chronicle: Chroni
         for name in names:
             victim = live[name].victim
             pod = victims.pod_name(house, projects.NAMESPACE, victim.pod_uid)
-            response = victims.in_the_middle_of_a_response(victim)
+            response = victims.stopped_in_a_response(victim)
             at = datetime.now(UTC)
             if name == projects.KILLED:
                 faults.kill_job(victim)
@@ -102,7 +102,7 @@ def crashes(house: House, chance: random.Random, folder: Path, chronicle: Chroni
             chronicle.add(Case(fault, (victim.session,), at, response), tell)
         # Last: rooms of the others may be on that node, too.
         victim = live[projects.STRANDED].victim
-        response = victims.in_the_middle_of_a_response(victim)
+        response = victims.stopped_in_a_response(victim)
         at = datetime.now(UTC)
         with faults.node_down(house, projects.AWAY):
             chronicle.add(Case(NODE_GONE, (victim.session,), at, response), tell)
@@ -193,7 +193,7 @@ def long_outage(
             chronicle.add(Case(LONG_OUTAGE, sessions, outage.down, outage=outage), tell)
             time.sleep(chance.uniform(5, 25))
             victim = live[projects.KILLED].victim
-            response = victims.in_the_middle_of_a_response(victim)
+            response = victims.stopped_in_a_response(victim)
             faults.kill_job(victim)
             chronicle.add(Case(AGENT_KILLED, (victim.session,), datetime.now(UTC), response), tell)
         tell(f"all participants have left {outage.seconds:.0f} s into the outage")

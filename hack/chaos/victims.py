@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,8 @@ class Spooled:
 
 
 def spooled(lines: Iterable[str]) -> Spooled:
-    """Pure. A response has the key `<provider session>/<response id>`; `<item>/0` is a transcription."""
+    """Pure. A response has the key `<provider session>/<response id>`; `<item>/0` is a transcription. One whose usage
+    is written down is over: whoever finds the spool posts it."""
     open_keys: set[str] = set()
     acked = 0
     for line in lines:
@@ -34,6 +37,8 @@ def spooled(lines: Iterable[str]) -> Spooled:
                     open_keys.add(row["key"])
                 case "release":
                     open_keys.discard(row["key"])
+                case "usage":
+                    open_keys.discard(row["usage"]["key"])
                 case "acked":
                     acked += len(row["keys"])
     return Spooled(frozenset(open_keys), acked)
@@ -114,3 +119,17 @@ def in_the_middle_of_a_response(victim: Victim, seconds: float = 60) -> str:
         return next(iter(victim.now().responding - before), None)
 
     return eventually(f"{victim.session} is being answered", begun, seconds, every=0.05)
+
+
+def stopped_in_a_response(victim: Victim, tries: int = 5) -> str:
+    """The process stands still (SIGSTOP) in the middle of a response; its key. What ends it is to come next.
+
+    On a busy machine the response may be over before the process is stopped: then the next one is waited for.
+    """
+    for _ in range(tries):
+        response = in_the_middle_of_a_response(victim)
+        os.kill(victim.pid, signal.SIGSTOP)
+        if response in victim.now().responding:
+            return response
+        os.kill(victim.pid, signal.SIGCONT)
+    raise AssertionError(f"{tries} responses of {victim.session} were over before its process could be stopped")

@@ -130,6 +130,8 @@ def test_a_spool_tells_which_responses_are_open_and_what_was_answered() -> None:
         {"t": "hold", "key": "sess_1/resp_2", "usd": "0.02"},
         {"t": "release", "key": "sess_1/resp_1"},
         {"t": "acked", "n": 2, "keys": ["sess_1/resp_1", "item_0/0"]},
+        {"t": "hold", "key": "sess_1/resp_3", "usd": "0.02"},
+        {"t": "usage", "usage": {"key": "sess_1/resp_3"}},
     ]
     torn = '{"t": "rel'
     assert spooled([*map(json.dumps, rows), torn]) == Spooled(frozenset({"sess_1/resp_2"}), 2)

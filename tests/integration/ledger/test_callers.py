@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -13,7 +14,19 @@ from talktime_ledger.server.app import create_app
 from talktime_ledger.server.protocol import PatientProtocol
 from talktime_ledger.server.settings import Settings
 
-from .conftest import GATEWAY, OPERATOR, Issuer, Server, Stand, agent_of, opening, project_push, rate_card, settings_for
+from .conftest import (
+    GATEWAY,
+    OPERATOR,
+    Issuer,
+    Server,
+    Stand,
+    agent_of,
+    opening,
+    project_push,
+    rate_card,
+    settings_for,
+    standing,
+)
 
 USAGE = {
     "key": "x",
@@ -72,16 +85,23 @@ TABLES = (
 )
 
 
-async def test_an_agent_of_another_project_can_do_nothing_with_this_one(stand: Stand) -> None:
+@pytest.fixture
+async def still(database_url: str, issuer: Issuer) -> AsyncIterator[Stand]:
+    """A ledger that writes nothing by itself: one that finds itself stalled gives the time to all open sessions."""
+    async with standing(settings_for(database_url, issuer, sweep_every_sec=600.0), issuer) as made:
+        yield made
+
+
+async def test_an_agent_of_another_project_can_do_nothing_with_this_one(still: Stand) -> None:
     """Every operation there is, tried by a good token of another Project's agent; only its own list is answered."""
-    await stand.client(OPERATOR).put_project("study", "other", project_push())
+    await still.client(OPERATOR).put_project("study", "other", project_push())
     request = opening()
-    await stand.client(GATEWAY).open_session(request)
-    await stand.client(agent_of("limit")).attach(request.session_id, wire.Attach(epoch=1, worker="w"))
+    await still.client(GATEWAY).open_session(request)
+    await still.client(agent_of("limit")).attach(request.session_id, wire.Attach(epoch=1, worker="w"))
     names = {"namespace": "study", "name": "limit", "session_id": str(request.session_id), "key": "a" * 64, "host": "x"}
-    before = await rows(stand)
-    headers = {"Authorization": f"Bearer {stand.issuer.token(agent_of('other'))}"}
-    async with httpx.AsyncClient(base_url=stand.url, headers=headers) as http:
+    before = await rows(still)
+    headers = {"Authorization": f"Bearer {still.issuer.token(agent_of('other'))}"}
+    async with httpx.AsyncClient(base_url=still.url, headers=headers) as http:
         for method, path in OPERATIONS:
             body = BODIES.get((method, path))
             content: dict[str, Any] = {"json": body} if body is not None else {}
@@ -92,7 +112,7 @@ async def test_an_agent_of_another_project_can_do_nothing_with_this_one(stand: S
                 assert answer.json() == {"sessions": []}
             else:
                 assert answer.status_code == 403, (method, path, answer.status_code, answer.text[:300])
-    assert await rows(stand) == before
+    assert await rows(still) == before
 
 
 async def rows(stand: Stand) -> dict[str, list[tuple[object, ...]]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench import ledger
+from bench.ledger_load.bare import SENTINEL, transaction
 from bench.ledger_load.load import Agent
 
 GOOD: dict[str, Any] = {"hot_ratio": 0.7, "p99_ms_500": 49.9, "adds_up": True}
@@ -50,3 +51,23 @@ def test_no_two_sessions_of_the_load_share_a_usage_key() -> None:
     asked = [Agent(session, "token").request() for session in ("a", "b")]
     keys = [json.loads(one.partition(b"\r\n\r\n")[2])["usages"][0]["key"] for one in asked]
     assert keys == ["sess_a/resp_1", "sess_b/resp_1"]
+
+
+def test_what_a_new_connection_asks_of_itself_is_not_in_the_transaction() -> None:
+    """asyncpg looks types up when a connection meets them first, in the middle of whatever runs there."""
+    sent = [
+        "statement: BEGIN;",
+        "execute __asyncpg_1__: SELECT now()",
+        "execute __asyncpg_2__: SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new",
+        "execute __asyncpg_3__: WITH RECURSIVE typeinfo_tree(oid) AS (SELECT 1) SELECT 1",
+        "execute __asyncpg_4__: SELECT set_config('jit', $1, false)",
+        "execute __asyncpg_5__: INSERT INTO usages VALUES ($1)",
+        "statement: COMMIT;",
+    ]
+    records: list[dict[str, object]] = [{"pid": 1, "message": one, "detail": ""} for one in sent]
+    records[5]["detail"] = f"parameters: $1 = 'resp_{SENTINEL}'"
+    found = transaction(
+        [{"pid": 2, "message": "statement: BEGIN;"}, *records, {"pid": 1, "message": "statement: BEGIN;"}]
+    )
+    assert [one.sql for one in found] == ["BEGIN", "SELECT now()", "INSERT INTO usages VALUES ($1)", "COMMIT"]
+    assert found[2].literals == (f"'resp_{SENTINEL}'",)

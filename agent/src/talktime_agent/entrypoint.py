@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 
 from livekit import api
-from livekit.agents import JobContext, JobProcess
+from livekit.agents import JobContext
 from talktime_ledger.client import Fenced, LedgerError
 
 from talktime_agent.budgeted import NotServableError, budgeted
@@ -16,12 +15,6 @@ from talktime_agent.settings import AgentSettings
 from talktime_agent.succession import agents_in, put_out
 
 logger = logging.getLogger("talktime.agent.entrypoint")
-
-
-def prewarm(_: JobProcess) -> None:
-    """Runs in every idle process: what would be imported on first use blocks a live session for 0.1 s and more."""
-    for module in ("httpcore", "anyio._backends._asyncio"):
-        importlib.import_module(module)
 
 
 async def entrypoint(ctx: JobContext) -> None:

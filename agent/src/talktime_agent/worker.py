@@ -14,7 +14,7 @@ from livekit import api
 from livekit.agents import AgentServer, JobExecutorType, JobRequest
 from talktime_ledger.client import LedgerClient
 
-from talktime_agent.entrypoint import entrypoint, prewarm
+from talktime_agent.entrypoint import entrypoint
 from talktime_agent.gemini_hook import check_plugin
 from talktime_agent.heartbeat import Heartbeat
 from talktime_agent.joins import JoinPace
@@ -102,8 +102,7 @@ def build_server(settings: AgentSettings, cut_off: Callable[[], bool]) -> AgentS
         initialize_process_timeout=WARM_UP_SECONDS,
         drain_timeout=settings.drain_seconds,
         shutdown_process_timeout=JOB_SHUTDOWN_SECONDS,
-        setup_fnc=prewarm,
-        preload_modules=["talktime_agent.entrypoint"],
+        preload_modules=["talktime_agent.entrypoint", "talktime_agent.preload"],
         ws_url=settings.livekit_url,
         api_key=settings.livekit_api_key,
         api_secret=settings.livekit_api_secret.get_secret_value(),

@@ -345,6 +345,25 @@ def test_new_rooms_keep_a_node_to_go_to(nodes: list[Node], wanted: int) -> None:
         assert any(n.homeless for n in nodes)
 
 
+@given(_nodes(), st.integers(0, 5), st.booleans())
+def test_a_drain_taken_back_is_not_begun_again_by_the_next_look(nodes: list[Node], wanted: int, fixed: bool) -> None:
+    """Of a pool that only scales."""
+    scaled = {Mark(at, Why.SCALE_DOWN) for at in (SOME_TIME_AGO, LONG_AGO)}
+    nodes = [
+        replace(n, outdated=False, cordoned=False, orphan=False, mark=n.mark if n.mark in scaled else None)
+        for n in nodes
+        if not n.dead
+    ]
+    first = run(wanted, nodes, fixed)
+    after = [
+        replace(n, mark=Mark(NOW, first.begin[n.name])) if n.name in first.begin else n
+        for n in (replace(n, mark=None) if n.name in first.cancel else n for n in nodes)
+    ]
+    second = run(wanted, after, fixed)
+    assert not set(first.cancel) & set(second.begin)
+    assert not set(first.begin) & set(second.cancel)
+
+
 def test_steps_repeated_come_to_rest() -> None:
     """Three outdated nodes on three machines with sessions that end: each replaced, never two at once, then quiet."""
     nodes = [node(i, i + 1, outdated=True) for i in range(3)]

@@ -82,7 +82,7 @@ class Drains:
             pod = by_name[name]
             await self._kube.set_drain(pod.key, None)
             self._marks[pod.uid] = ""
-            await self._tell(owner, pool, "DrainTakenBack", f"{name} takes new rooms again: it need not go any more", now)
+            await self._tell(owner, pool, "DrainTakenBack", f"{name} takes new rooms again: it need not go", now)
 
     async def direct(self, pods: Iterable[Pod], doors: Mapping[str, bool]) -> None:
         """Opens and closes pods for new signal connections, where marking them has not done so."""

@@ -27,7 +27,8 @@ logger = logging.getLogger("talktime.agent.worker")
 
 # Settling may take its 10 s of waiting for usage, and the ledger's patience on top.
 JOB_SHUTDOWN_SECONDS = 60.0
-# 1.5 s of CPU; on a starved node more than the SDK's 10 s, after which it gives up the process, and soon the job.
+# What processes are forked from imports for 3.6 s of CPU; on a starved node more than the SDK's 10 s, after which it
+# gives up the process, and soon the job.
 WARM_UP_SECONDS = 60.0
 RESTART_SECONDS = 2.0
 
@@ -80,7 +81,7 @@ def epoch_of(metadata: str) -> int:
 def ready_once_registered(server: AgentServer) -> None:
     """Lets `/` answer 503, so that the pod is not ready, until LiveKit knows the worker.
 
-    The SDK opens `/` before it has warmed its processes (1.5 s of CPU each) and registers after that; LiveKit drops a
+    The SDK opens `/` before it has warmed its processes (3.6 s of CPU) and registers after that; LiveKit drops a
     dispatch for which there is no worker. The flag is the SDK's own, for a LiveKit that cannot be reached.
     """
     server._connection_failed = True

@@ -9,7 +9,7 @@ from talktime_ledger.client import LedgerClient, LedgerError
 
 from .directory import Cache, View
 
-FRESH_SEC = 0.4
+FRESH_SEC = 0.2
 """So old a directory is new enough for somebody who waits."""
 
 PATIENCE_SEC = 1.0

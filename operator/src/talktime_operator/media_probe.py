@@ -2,7 +2,8 @@
 
 livekit-server answers such a check (STUN Binding with the credentials of the join, RFC 8445 section 7) from the UDP
 socket and the ICE agent that carry participants' audio. So an answer says that datagrams come through both ways; no
-audio is sent. TCP and TURN are not tried: UDP that is dropped while HTTP answers has to be seen.
+audio is sent. TCP and TURN are not tried: UDP that is dropped while HTTP answers has to be seen. A look goes on for a
+while after the first answer: what is lost between two looks is seen by the second one only.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ PROTOCOL = "15"
 IDENTITY = "talktime-probe"
 AGAIN = 0.1
 """Seconds between two checks: one lost datagram is no finding."""
+
+JOIN_SECONDS = 1.2
+"""What making and joining a room may take."""
+
+CLOSE_SECONDS = 0.3
+"""What a server may take to close signalling."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +103,26 @@ class MediaProbe:
         self._wall = wall
 
     async def look(self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float) -> Reply:
-        """GOOD with the seconds of the round trip; NO_MEDIA when the join worked and no datagram came back; SILENT when
-        there was no join to try it with, which says nothing about UDP. `media`: address and UDP port of the node; what
-        the node itself offers is tried too, and one answer is enough.
+        """GOOD with the seconds of the round trip, after `within` seconds of checks that were answered; NO_MEDIA when
+        the join worked, no datagram came back for `within`, and the server answers over HTTP after that; SILENT when
+        there was no join to try it with, or no server after it, which says nothing about UDP. `media`: address and UDP
+        port of the node; what the node itself offers is tried too, and one answer is enough.
         """
         # Another room each time: livekit-server remembers by room and identity who had no UDP and offers TCP then.
         room = f"{IDENTITY}-{os.urandom(8).hex()}"
         try:
-            async with asyncio.timeout(3 * within), self._room(at, room, node_id), self._join(at, room) as signal:
-                took = await check(await signal.offered(), signal.ufrag, media, within, self._clock)
+            async with (
+                asyncio.timeout(JOIN_SECONDS) as limit,
+                self._room(at, room, node_id),
+                self._join(at, room) as signal,
+            ):
+                offered = await signal.offered()
+                limit.reschedule(asyncio.get_running_loop().time() + 3 * within + JOIN_SECONDS)
+                took = await check(offered, signal.ufrag, media, within, self._clock)
+                if took is None:
+                    # Who died or froze meanwhile answers no check either.
+                    async with asyncio.timeout(within):
+                        await self._call(at, "ListRooms", {"names": [room]}, {"roomList": True})
         except (TimeoutError, OSError, aiohttp.ClientError, httpx.HTTPError, Unexpected):
             return Reply(Answer.SILENT)
         return Reply(Answer.GOOD, took) if took is not None else Reply(Answer.NO_MEDIA)
@@ -173,7 +191,8 @@ class Signal:
 async def join(sockets: aiohttp.ClientSession, url: str, token: str) -> AsyncIterator[Signal]:
     """Signalling of a join; leaves at the end. Raises aiohttp.ClientError, Unexpected."""
     query = urlencode({"access_token": token, "protocol": PROTOCOL, "auto_subscribe": "0", "sdk": "python"})
-    async with sockets.ws_connect(f"{url.rstrip('/')}/rtc?{query}") as socket:
+    closing = aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS)
+    async with sockets.ws_connect(f"{url.rstrip('/')}/rtc?{query}", timeout=closing) as socket:
         first = await receive(socket)
         if first.WhichOneof("message") != "join":
             raise Unexpected(f"a join answered by {first.WhichOneof('message')}")
@@ -192,46 +211,54 @@ async def receive(socket: aiohttp.ClientWebSocketResponse) -> SignalResponse:
     return SignalResponse.FromString(message.data)
 
 
-class _Waiting(asyncio.DatagramProtocol):
-    def __init__(self, matches: Callable[[bytes], bool], done: asyncio.Future[None]) -> None:
-        self._matches = matches
-        self._done = done
+class _Answers(asyncio.DatagramProtocol):
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
 
     def datagram_received(self, data: bytes, addr: object) -> None:
-        if not self._done.done() and self._matches(data):
-            self._done.set_result(None)
+        self._take(data)
 
 
 async def check(
     offered: Offered, own: str, media: tuple[str, int], within: float, clock: Callable[[], float] = time.monotonic
 ) -> float | None:
-    """Seconds until a check was answered, None if none was. Addresses that cannot be sent to are passed over."""
-    loop, transaction = asyncio.get_running_loop(), os.urandom(12)
+    """Seconds until the first answer, after checks for `within` seconds that were answered; None when none was for as
+    long, at first or later. Addresses that cannot be sent to are passed over.
+
+    Unanswered checks are counted, not seconds: a process that was held up has not asked meanwhile.
+    """
+    loop, sent, heard = asyncio.get_running_loop(), set[bytes](), asyncio.Event()
     role = stun.CONTROLLING if offered.lite else stun.CONTROLLED
-    request = stun.binding(transaction, f"{offered.ufrag}:{own}", offered.password, role)
-    done: asyncio.Future[None] = loop.create_future()
+
+    def take(data: bytes) -> None:
+        if any(stun.answers(data, transaction, offered.password) for transaction in sent):
+            heard.set()
+
     transports = []
     for address in dict.fromkeys((media, *offered.udp)):
         with suppress(OSError, ValueError):
-            transport, _ = await loop.create_datagram_endpoint(
-                lambda: _Waiting(lambda data: stun.answers(data, transaction, offered.password), done),
-                remote_addr=address,
-            )
+            transport, _ = await loop.create_datagram_endpoint(lambda: _Answers(take), remote_addr=address)
             transports.append(transport)
-    started = clock()
+    started, first, unanswered, most = clock(), None, 0, round(within / AGAIN)
     try:
-        async with asyncio.timeout(within):
-            while not done.done():
-                send(transports, request)
-                await asyncio.wait([done], timeout=AGAIN)
-    except TimeoutError:
-        # An answer that lay there while this process was held up counts.
-        if not done.done():
-            return None
+        while unanswered < most and (first is None or unanswered or clock() - started < within):
+            transaction, asked = os.urandom(12), clock()
+            sent.add(transaction)
+            heard.clear()
+            send(transports, stun.binding(transaction, f"{offered.ufrag}:{own}", offered.password, role))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN):
+                    await heard.wait()
+            # Asked after the wait: an answer that lay there while this process was held up counts.
+            if heard.is_set():
+                first, unanswered = clock() - started if first is None else first, 0
+                await asyncio.sleep(AGAIN - (clock() - asked))
+            else:
+                unanswered += 1
     finally:
         for transport in transports:
             transport.close()
-    return clock() - started
+    return first if unanswered < most else None
 
 
 def send(transports: Iterable[asyncio.DatagramTransport], datagram: bytes) -> None:

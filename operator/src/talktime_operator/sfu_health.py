@@ -210,7 +210,7 @@ class SfuHealth(Collector):
         uids = [t.pod.uid for t in nodes]
         before = self.nodes(uids), self.evidence(target.key).picture()
         within = min(max(target.interval, 0.5), 1.0)
-        readings = await asyncio.gather(*(self._ask_node(t, target, within) for t in nodes))
+        readings = await asyncio.gather(*(self._ask_node(t, target, within, now) for t in nodes))
         state.media = self._judge_media(target, nodes, state.media.proven)
         if (
             state.media.verdict == "bad"
@@ -237,7 +237,7 @@ class SfuHealth(Collector):
         state.sick, state.at = pool_is_sick(state.streak, target.failure_threshold), done
         return before != (self.nodes(uids), self.evidence(target.key).picture())
 
-    async def _ask_node(self, target: Target, pool: PoolTarget, within: float) -> Reading:
+    async def _ask_node(self, target: Target, pool: PoolTarget, within: float, now: float) -> Reading:
         address, ports, keys = self._resolve(target.pod), target.ports, pool.keys
         host = f"[{address}]" if ":" in address else address
         where = (*target.pool, target.pod.key.name)
@@ -259,17 +259,18 @@ class SfuHealth(Collector):
         if keys is not None and answer is Answer.GOOD and node_id and pool.media and target.takes and target.pod.live:
             # Last, one after the other: the room it makes is gone before rooms are counted again.
             at, media = LiveKitAt(f"http://{host}:{ports.http}", *keys), (address, ports.udp)
-            await self._look_at_media(target, pool, at, media, node_id)
+            await self._look_at_media(target, pool, at, media, node_id, now)
         return Reading(answer if node_id else Answer.WRONG, node_id, rooms, signals)
 
     async def _look_at_media(
-        self, target: Target, pool: PoolTarget, at: LiveKitAt, media: tuple[str, int], node_id: str
+        self, target: Target, pool: PoolTarget, at: LiveKitAt, media: tuple[str, int], node_id: str, now: float
     ) -> None:
+        """`now`: when the round began. By another clock a look now and then came a moment early for its interval, and
+        its node was looked at in every second round only."""
         if self._media is None:
             return
         stale = max(self._stale, 3 * pool.interval)
-        every, now = pool.media_interval, self._clock()
-        took = await self._media.look(target.pod.uid, at, node_id, media, every, now, stale)
+        took = await self._media.look(target.pod.uid, at, node_id, media, pool.media_interval, now, stale)
         if took is not None:
             self._took((*target.pool, target.pod.key.name, "media"), took)
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import hmac
+import struct
+from collections.abc import Collection
+
 import pytest
 from talktime_operator import stun
-from talktime_operator.media_probe import MediaProbe, Offered, accept
+from talktime_operator.media_probe import MediaProbe, Offered, accept, check
 from talktime_operator.media_watch import INTERVAL, MediaWatch
 from talktime_operator.pools.health import Answer, judge_media
 from talktime_operator.sfu_probe import LiveKitAt, Reply
@@ -58,6 +64,47 @@ def test_a_check_holds_name_and_role() -> None:
     assert b"evtj:h6vY" in made
     assert (b"\x80\x29\x00\x08" in made, b"\x80\x2a\x00\x08" in made) == (True, False)
     assert int.from_bytes(made[2:4], "big") == len(made) - 20
+
+
+class Node(asyncio.DatagramProtocol):
+    """Answers the checks of these numbers, counted from 0."""
+
+    def __init__(self, answered: Collection[int]) -> None:
+        self._answered = answered
+        self.asked = 0
+        self.transport: asyncio.DatagramTransport | None = None
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.asked += 1
+        if self.asked - 1 in self._answered and self.transport is not None:
+            head = struct.pack("!HHI", stun.SUCCESS, 24, stun.COOKIE) + data[8:20]
+            signature = hmac.new(PASSWORD.encode(), head, hashlib.sha1).digest()
+            self.transport.sendto(head + struct.pack("!HH", stun.INTEGRITY, 20) + signature, addr)
+
+
+@pytest.mark.parametrize(
+    ("answered", "comes_through", "asked"),
+    [
+        (range(100), True, range(2, 5)),
+        ((), False, range(3, 4)),
+        ((2, 3, 4, 5, 6), True, range(3, 6)),
+        ((0, 2, 3, 4, 5, 6), True, range(3, 5)),
+        ((0,), False, range(4, 5)),
+        ((0, 1), False, range(5, 6)),
+    ],
+    ids=["always", "never", "late", "one lost", "lost after the first", "lost at the end, which is waited for"],
+)
+async def test_a_look_watches_the_path_and_three_lost_checks_in_a_row_are_a_loss(
+    answered: Collection[int], comes_through: bool, asked: range
+) -> None:
+    loop = asyncio.get_running_loop()
+    transport, node = await loop.create_datagram_endpoint(lambda: Node(answered), local_addr=("127.0.0.1", 0))
+    node.transport = transport
+    try:
+        took = await check(Offered("abcd", PASSWORD, ()), "own", transport.get_extra_info("sockname"), 0.3)
+    finally:
+        transport.close()
+    assert (took is not None, node.asked in asked) == (comes_through, True), node.asked
 
 
 def test_an_offer_is_read() -> None:

@@ -99,10 +99,13 @@ class World:
         self.asked: list[str] = []
         self.network = True
         self.clock = Clock()
+        self.takes = 0.0
+        """Seconds until an answer."""
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         host = request.url.host
         self.asked.append(str(request.url))
+        self.clock.now += self.takes
         if request.url.port == 6789:
             return httpx.Response(200, text=METRICS.replace("ND_x", f"ND_{host}"))
         given = (self.rooms if "RoomService" in request.url.path else self.root).get(host, 200)
@@ -221,8 +224,10 @@ class Paths(MediaProbe):
         self._world = world
         self.lost = False
         self.joins = True
+        self.looks = 0
 
     async def look(self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float) -> Reply:
+        self.looks += 1
         if not self.joins:
             return Reply(Answer.SILENT)
         self._world.clock.now += within if self.lost else 0.0
@@ -258,6 +263,16 @@ async def test_lost_udp_is_known_within_three_seconds_by_three_looks_that_do_not
     await health.round([target])
     # Once it counts as sick there is no hurry any more.
     assert len([url for url in world.asked[started:] if url.endswith("/metrics")]) <= 1
+
+
+async def test_a_round_whose_answers_come_sooner_than_those_before_looks_at_media_all_the_same(
+    world: World, watched: tuple[Paths, SfuHealth], pool: Callable[..., PoolTarget]
+) -> None:
+    (paths, health), target = watched, pool("a", proven=True, media=True, media_interval=1.0)
+    for number, takes in enumerate((0.05, 0.01, 0.03, 0.0)):
+        world.takes, world.clock.now = takes, float(number)
+        await health.round([target])
+    assert paths.looks == 4
 
 
 async def test_joins_that_do_not_come_about_add_nothing_to_a_loss_that_is_not_certain(

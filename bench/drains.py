@@ -6,6 +6,7 @@ or `kubectl drain`; the guests of the node that drains talk on, a newcomer asks 
 node has to go. The other node's guests talk on until after it could have gone: their signals may come through it. At
 the end the books are checked against what the simulator billed. Then some scale-downs with a short deadline under
 guests who stay: what is left on the node has to go on elsewhere, by resume, with its session, context and one agent.
+`--rotations`: also other LiveKit keys for the pool, 20 min in which guests come and go all the time.
 
     CLUSTER_NAME=drains python -m bench.drains --scale-downs 20 --upgrades 5 --drains 5 --deadline-moves 3 [--keep]
 
@@ -25,11 +26,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from bench import asked, bars
-from bench.drain_rounds import acts, deadline, figures, moves, stand
+from bench.drain_rounds import acts, deadline, figures, moves, rotation, stand
 from bench.drain_rounds.figures import Sample
 from bench.drain_rounds.moves import Moves
 from bench.drain_rounds.rounds import once
@@ -66,6 +68,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--upgrades", type=int, default=5)
     parser.add_argument("--drains", type=int, default=5)
     parser.add_argument("--deadline-moves", type=int, default=3)
+    parser.add_argument("--rotations", type=int, default=0, help="of the pool's LiveKit keys, 20 min each")
     parser.add_argument("--minutes", type=float, default=60.0, help="no new round begins later than this")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up")
     options = parser.parse_args(argv)
@@ -82,7 +85,8 @@ def main(argv: list[str]) -> int:
             network = node(house, stand.HOME).network_namespace
             crowd = stack.enter_context(Crowd(network, *stand.front_door(house), house.folder / "guests.log"))
             todo = acts.order(options.scale_downs, options.upgrades, options.drains)
-            samples, cut, undone = done(house, crowd, todo, options.deadline_moves, began + options.minutes * 60, tell)
+            rounds = Rounds(house, crowd, todo, options.deadline_moves, options.rotations)
+            samples, cut, undone = done(rounds, began + options.minutes * 60, tell)
             result, wrong = settled(house, samples, cut, tell)
     except (RuntimeError, TimeoutError, OSError, AssertionError, LookupError) as error:
         print(f"bench-drains: {error}", file=sys.stderr)
@@ -90,7 +94,7 @@ def main(argv: list[str]) -> int:
     finally:
         if not options.keep:
             lifecycle.down(cluster_named(name))
-    wanted = Counter(act.name for act in todo) + Counter({DEADLINE_MOVES: options.deadline_moves})
+    wanted = Counter(rounds.kinds)
     short = asked.short(wanted, Counter(one.act for one in samples) + Counter({DEADLINE_MOVES: len(cut)}))
     wrong += undone + asked.in_words(short)
     wrong += bars.missed(result, {path: bar for path, bar in BARS.items() if path not in COUNTS})
@@ -100,35 +104,56 @@ def main(argv: list[str]) -> int:
     return 1 if wrong else 0
 
 
-def done(
-    house: House, crowd: Crowd, todo: Sequence[acts.Act], deadline_moves: int, until: float, tell: Tell
-) -> tuple[list[Sample], list[Moves], list[str]]:
+@dataclass(frozen=True)
+class Rounds:
+    """What is to be done, and where."""
+
+    house: House
+    crowd: Crowd
+    todo: Sequence[acts.Act]
+    deadline_moves: int
+    rotations: int
+
+    @property
+    def kinds(self) -> list[str]:
+        """In order."""
+        acts = [act.name for act in self.todo]
+        return [*acts, *[rotation.ACT] * self.rotations, *[DEADLINE_MOVES] * self.deadline_moves]
+
+    def run(self, number: int, name: str) -> tuple[Sample | Moves, str]:
+        """Round `number`, from 0, and what it was like."""
+        kind = self.kinds[number]
+        if kind == DEADLINE_MOVES:
+            moved = deadline.once(self.house, self.crowd, name)
+            return moved, moves.shown(moved)
+        if kind == rotation.ACT:
+            sample, stages = rotation.once(self.house, self.crowd, name)
+            return sample, f"{', '.join(f'{at:.0f} s {stage}' for stage, at in stages.items())}; {shown(sample)}"
+        sample = once(self.house, self.crowd, self.todo[number], name)
+        return sample, shown(sample)
+
+
+def done(rounds: Rounds, until: float, tell: Tell) -> tuple[list[Sample], list[Moves], list[str]]:
     """All samples, and what could not be measured. `until`: monotonic, no new round begins later."""
-    samples: list[Sample] = []
-    cut: list[Moves] = []
-
-    def one_more(number: int) -> str:
-        """The name of the round that was done, and what it was like."""
-        if number <= len(todo):
-            samples.append(once(house, crowd, todo[number - 1], names[number - 1]))
-            return shown(samples[-1])
-        cut.append(deadline.once(house, crowd, names[number - 1]))
-        return moves.shown(cut[-1])
-
-    kinds = [*(act.name for act in todo), *[DEADLINE_MOVES] * deadline_moves]
-    names = [f"{kind}{number}" for number, kind in enumerate(kinds, 1)]
-    for number, name in enumerate(names, 1):
+    found: list[Sample | Moves] = []
+    undone: list[str] = []
+    for number, kind in enumerate(rounds.kinds):
         if time.monotonic() > until:
             tell("out of time")
             break
+        name = f"{kind}{number + 1}"
         try:
-            tell(f"{name}: {one_more(number)}")
+            one, text = rounds.run(number, name)
         except (RuntimeError, TimeoutError, AssertionError, LookupError) as error:
             # What was measured before counts all the same.
-            tell(f"{name} could not be measured: {error}")
-            crowd.leave()
-            return samples, cut, [f"{name} could not be measured: {error}"]
-    return samples, cut, []
+            undone.append(f"{name} could not be measured: {error}")
+            tell(undone[-1])
+            rounds.crowd.leave()
+            break
+        found.append(one)
+        tell(f"{name}: {text}")
+    samples = [one for one in found if isinstance(one, Sample)]
+    return samples, [one for one in found if isinstance(one, Moves)], undone
 
 
 def shown(one: Sample) -> str:
@@ -143,7 +168,7 @@ def shown(one: Sample) -> str:
     astray = f"{len(one.astray)} of {len(one.newcomers)} newcomers on a draining node"
     cut = ", ".join(f"{who} {'+'.join(kinds)}" for who, kinds in one.cut.items()) or "nobody"
     refused = f"; {one.refused} evictions refused" if one.refused else ""
-    return f"{'; '.join(told)}; {astray}; cut: {cut}{refused}; {one.took:.0f} s"
+    return "; ".join([*told, astray, f"cut: {cut}{refused}", f"{len(one.sessions)} interviews", f"{one.took:.0f} s"])
 
 
 def settled(

@@ -116,6 +116,7 @@ def result(samples: Sequence[Sample], ended: Mapping[str, str], money: Mapping[s
     kinds = ("scale-down", "upgrade", "node-drain")
     return {
         **{key: count(act) for key, act in zip(("scale_downs", "upgrades", "node_drains"), kinds, strict=True)},
+        "rotations": count("rotation"),
         "nodes_drained": len(drained),
         "interviews": sum(len(one.sessions) for one in samples),
         "cut": cut + len(roomless),

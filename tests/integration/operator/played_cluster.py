@@ -9,11 +9,12 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
+
+from tests.integration.operator.waiting import until
 
 RELEASE = "talktime"
 POOLS = f"/apis/talktime.dev/v1alpha1/namespaces/{RELEASE}/sfupools"
@@ -22,18 +23,6 @@ PODS = f"/api/v1/namespaces/{RELEASE}/pods"
 SFU = "labelSelector=app.kubernetes.io/component%3Dsfu"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 NOW = {"gracePeriodSeconds": 0}
-T = TypeVar("T")
-
-
-def until(what: Callable[[], T], seconds: float = 240.0) -> T:
-    """The first truthy answer; fails with the last one."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = what()
-        if answer or time.monotonic() > deadline:
-            assert answer, "not within the time"
-            return answer
-        time.sleep(0.1)
 
 
 class House:

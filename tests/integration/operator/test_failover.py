@@ -11,28 +11,21 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 
+from tests.integration.operator.waiting import until
+
 GROUP, RELEASE = "/apis/talktime.dev/v1alpha1", "talktime"
 BIN = Path(__file__).parents[3] / ".state" / "bin" / "livekit-server"
 CLOUD = ("APIcloud", "cloud-secret-of-at-least-thirty-two-characters")
 MERGE = {"Content-Type": "application/merge-patch+json"}
-T = TypeVar("T")
-
-
-def until(what: Callable[[], T], seconds: float = 150.0) -> T:
-    deadline = time.monotonic() + seconds
-    while not (value := what()):
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.1)
-    return value
 
 
 def free_port() -> int:

@@ -12,29 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.integration.operator.apiserver import free_port
+from tests.integration.operator.waiting import until
 
 RELEASE = "talktime"
 GROUP = "/apis/talktime.dev/v1alpha1"
 OPERATOR = f"system:serviceaccount:{RELEASE}:talktime-operator"
 MERGE = {"Content-Type": "application/merge-patch+json"}
-T = TypeVar("T")
-
-
-def until(what: Callable[[], T], seconds: float = 120.0) -> T:
-    """The first truthy answer; fails with the last one."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = what()
-        if answer or time.monotonic() > deadline:
-            assert answer, "not within the time"
-            return answer
-        time.sleep(0.1)
 
 
 def project(namespace: str, **agent: Any) -> dict[str, Any]:

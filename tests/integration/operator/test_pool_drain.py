@@ -15,7 +15,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.integration.operator.played_cluster import MERGE, NOW, PODS, RELEASE, SETS, House, until
+from tests.integration.operator.played_cluster import MERGE, NOW, PODS, RELEASE, SETS, House
+from tests.integration.operator.waiting import until
 
 SECRETS = f"/api/v1/namespaces/{RELEASE}/secrets"
 

@@ -102,8 +102,10 @@ class MediaProbe:
         self._clock = clock
         self._wall = wall
 
-    async def look(self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float) -> Reply:
-        """GOOD with the seconds of the round trip, after `within` seconds of checks that were answered; NO_MEDIA when
+    async def look(
+        self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float, hold: float = 0.0
+    ) -> Reply:
+        """GOOD with the seconds of the round trip, after `hold` seconds of checks that were answered; NO_MEDIA when
         the join worked, no datagram came back for `within`, and the server answers over HTTP after that; SILENT when
         there was no join to try it with, or no server after it, which says nothing about UDP. `media`: address and UDP
         port of the node; what the node itself offers is tried too, and one answer is enough.
@@ -117,8 +119,8 @@ class MediaProbe:
                 self._join(at, room) as signal,
             ):
                 offered = await signal.offered()
-                limit.reschedule(asyncio.get_running_loop().time() + 3 * within + JOIN_SECONDS)
-                took = await check(offered, signal.ufrag, media, within, self._clock)
+                limit.reschedule(asyncio.get_running_loop().time() + hold + 2 * within + JOIN_SECONDS)
+                took = await check(offered, signal.ufrag, media, within, hold, self._clock)
                 if took is None:
                     # Who died or froze meanwhile answers no check either.
                     async with asyncio.timeout(within):
@@ -220,10 +222,15 @@ class _Answers(asyncio.DatagramProtocol):
 
 
 async def check(
-    offered: Offered, own: str, media: tuple[str, int], within: float, clock: Callable[[], float] = time.monotonic
+    offered: Offered,
+    own: str,
+    media: tuple[str, int],
+    within: float,
+    hold: float,
+    clock: Callable[[], float] = time.monotonic,
 ) -> float | None:
-    """Seconds until the first answer, after checks for `within` seconds that were answered; None when none was for as
-    long, at first or later. Addresses that cannot be sent to are passed over.
+    """Seconds until the first answer, after checks for `hold` seconds that were answered; None when none was for
+    `within` seconds, at first or later. Addresses that cannot be sent to are passed over.
 
     Unanswered checks are counted, not seconds: a process that was held up has not asked meanwhile.
     """
@@ -241,7 +248,7 @@ async def check(
             transports.append(transport)
     started, first, unanswered, most = clock(), None, 0, round(within / AGAIN)
     try:
-        while unanswered < most and (first is None or unanswered or clock() - started < within):
+        while unanswered < most and (first is None or unanswered or clock() - started < hold):
             transaction, asked = os.urandom(12), clock()
             sent.add(transaction)
             heard.clear()

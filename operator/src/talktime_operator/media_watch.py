@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from talktime_operator.media_probe import MediaProbe
 from talktime_operator.pools.health import Answer, Media, judge_media
-from talktime_operator.sfu_probe import LiveKitAt
+from talktime_operator.sfu_probe import LiveKitAt, Reply
 
 INTERVAL = 5.0
 """Seconds between two joins of a node whose media path was good, where nothing hurries; one that was not is looked at
@@ -16,47 +17,76 @@ in every round."""
 WITHIN = 0.6
 """Seconds of unanswered checks, one every 0.1 s, until a look says that no UDP comes through."""
 
+HOLD = 0.8
+"""Seconds that a look at a good path goes on: the better part of the second until the next one."""
+
+APART = 0.3
+"""Seconds between the beginnings of looks that make sure: everybody waits for them, and each is a join of its own."""
+
 
 @dataclass
 class _Look:
-    """`came_about`: the last try was a look; else the answer is an older one's."""
+    """`came_about`: the last try was a look; else the answer is an older one's. `looks`: how many gave this answer when
+    somebody looked last."""
 
     answer: Answer | None
     at: float
     came_about: bool = True
+    looks: int = 1
 
 
 class MediaWatch:
     """By pod uid."""
 
-    def __init__(self, probe: MediaProbe) -> None:
+    def __init__(self, probe: MediaProbe, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._probe = probe
+        self._sleep = sleep
         self._looks: dict[str, _Look] = {}
 
     async def look(
-        self, uid: str, at: LiveKitAt, node_id: str, media: tuple[str, int], every: float, now: float, stale: float
+        self,
+        uid: str,
+        at: LiveKitAt,
+        node_id: str,
+        media: tuple[str, int],
+        every: float,
+        now: float,
+        stale: float,
+        threshold: int = 1,
     ) -> float | None:
         """Looks if it is time to; returns the seconds of the round trip. A join that did not come about says nothing
-        about UDP: what was seen before stays, until it is stale. `every`: seconds between two looks at a good path."""
+        about UDP: what was seen before stays, until it is stale. `every`: seconds between two looks at a good path;
+        `threshold`: how many looks make a loss certain. Of a path that has just been good they are made at once."""
         known = self._looks.get(uid)
-        if known is not None and known.answer is Answer.GOOD and now - known.at < every:
+        was_good = known is not None and known.answer is Answer.GOOD
+        if known is not None and was_good and now - known.at < every:
             return None
-        reply = await self._probe.look(at, node_id, media, WITHIN)
+
+        async def one(after: float) -> Reply:
+            await self._sleep(after)
+            return await self._probe.look(at, node_id, media, WITHIN, HOLD)
+
+        reply, looks = await one(0.0), 1
+        if reply.answer is Answer.NO_MEDIA and was_good:
+            more = await asyncio.gather(*(one(number * APART) for number in range(threshold - 1)))
+            looks += sum(each.answer is Answer.NO_MEDIA for each in more)
+            reply = next((each for each in more if each.answer is Answer.GOOD), reply)
         if reply.answer is not Answer.SILENT:
-            self._looks[uid] = _Look(reply.answer, now)
+            self._looks[uid] = _Look(reply.answer, now, looks=looks)
         elif known is not None and now - known.at >= stale:
             self._looks[uid] = _Look(None, now)
         elif known is not None:
             known.came_about = False
         return reply.seconds
 
-    def lacks(self, uid: str) -> bool:
-        """No UDP came through at the last look."""
-        return uid in self._looks and self._looks[uid].answer is Answer.NO_MEDIA
+    def lacks(self, uid: str) -> int:
+        """How many looks saw no UDP when somebody looked last; 0: it came through, or is not known."""
+        known = self._looks.get(uid)
+        return known.looks if known is not None and known.answer is Answer.NO_MEDIA else 0
 
     def lacks_since_before(self, uid: str) -> bool:
         """No UDP came through at the last look, and the last try to look again did not come about."""
-        return self.lacks(uid) and not self._looks[uid].came_about
+        return self.lacks(uid) > 0 and not self._looks[uid].came_about
 
     def judge(self, nodes: Iterable[tuple[str, str]], proven: bool) -> Media:
         """`nodes`: (uid, name) of those that take new rooms."""

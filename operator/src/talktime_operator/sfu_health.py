@@ -66,12 +66,13 @@ class PoolTarget:
 
 @dataclass(frozen=True)
 class Reading:
-    """One node's answer."""
+    """One node's answer. `looks`: as how many rounds it counts, where UDP is lost: as many as saw that."""
 
     answer: Answer
     node_id: str = ""
     rooms: int | None = None
     signals: int = 0
+    looks: int = 1
 
 
 def parse_metrics(text: str) -> tuple[str, int | None, int]:
@@ -114,11 +115,11 @@ class _Pool:
     fallback_message: str = ""
     media: Media = field(default_factory=Media)
     blocked: int = 0
-    """Rounds in a row that saw no UDP."""
+    """Looks in a row that saw no UDP."""
 
     def due_after(self, target: PoolTarget) -> float:
-        """Seconds from the start of its last round to the next. One that has just lost UDP is asked again at once: such
-        a round is a join of its own with checks for 0.6 s, so three of them are no fluke, and everybody waits."""
+        """Seconds from the start of its last round to the next. One that may have lost UDP is asked again at once:
+        everybody waits."""
         return 0.0 if 0 < self.blocked < target.failure_threshold else target.interval
 
 
@@ -218,9 +219,11 @@ class SfuHealth(Collector):
             and self._nothing_new(nodes, readings)
         ):
             return False
-        state.blocked = state.blocked + 1 if state.media.verdict == "bad" else 0
-        if state.blocked:
+        if state.media.verdict == "bad":
             readings = [self._without_media(t, r) for t, r in zip(nodes, readings, strict=True)]
+            state.blocked += min((r.looks for r in readings if r.answer is Answer.NO_MEDIA), default=1)
+        else:
+            state.blocked = 0
         lacking = any(r.answer in DEPENDENT for r in readings)
         redis = await self._ask_redis(target, within) if lacking else None
         network: Verdict = "good"
@@ -229,11 +232,12 @@ class SfuHealth(Collector):
         done = self._clock()
         for node, reading in zip(nodes, readings, strict=True):
             self._note(node, reading, network, done, stale)
-        takers = {t.pod.key.name: r.answer for t, r in zip(nodes, readings, strict=True) if t.takes and t.pod.live}
-        state.round = judge_round(takers, redis, network)
+        takers = {t.pod.key.name: r for t, r in zip(nodes, readings, strict=True) if t.takes and t.pod.live}
+        state.round = judge_round({name: reading.answer for name, reading in takers.items()}, redis, network)
         if done - state.at > stale:  # nobody looked meanwhile
             state.streak = Streak(proven=state.streak.proven)
-        state.streak = state.streak.then(state.round.verdict, done - state.at)
+        rounds = min((reading.looks for reading in takers.values()), default=1)
+        state.streak = state.streak.then(state.round.verdict, done - state.at, rounds)
         state.sick, state.at = pool_is_sick(state.streak, target.failure_threshold), done
         return before != (self.nodes(uids), self.evidence(target.key).picture())
 
@@ -270,7 +274,8 @@ class SfuHealth(Collector):
         if self._media is None:
             return
         stale = max(self._stale, 3 * pool.interval)
-        took = await self._media.look(target.pod.uid, at, node_id, media, pool.media_interval, now, stale)
+        every, threshold = pool.media_interval, target.failure_threshold
+        took = await self._media.look(target.pod.uid, at, node_id, media, every, now, stale, threshold)
         if took is not None:
             self._took((*target.pool, target.pod.key.name, "media"), took)
 
@@ -289,8 +294,9 @@ class SfuHealth(Collector):
         return any(r.answer is Answer.GOOD and media.lacks_since_before(t.pod.uid) for t, r in both)
 
     def _without_media(self, target: Target, reading: Reading) -> Reading:
-        lacks = self._media is not None and self._media.lacks(target.pod.uid) and reading.answer is Answer.GOOD
-        return replace(reading, answer=Answer.NO_MEDIA) if lacks else reading
+        looks = self._media.lacks(target.pod.uid) if self._media is not None else 0
+        lost = looks > 0 and reading.answer is Answer.GOOD
+        return replace(reading, answer=Answer.NO_MEDIA, looks=looks) if lost else reading
 
     async def _ask_redis(self, target: PoolTarget, within: float) -> Answer | None:
         """Asked only when a node lacks something: a node that makes rooms has its Redis."""
@@ -326,7 +332,7 @@ class SfuHealth(Collector):
             history.failures, history.last_good = 0, reading
         else:
             history.bad_since = history.bad_since if history.failures else now
-            history.failures += 1
+            history.failures += reading.looks
 
     def _judge(self, uid: str) -> NodeHealth:
         history = self._histories[uid]

@@ -101,7 +101,7 @@ async def test_a_look_watches_the_path_and_three_lost_checks_in_a_row_are_a_loss
     transport, node = await loop.create_datagram_endpoint(lambda: Node(answered), local_addr=("127.0.0.1", 0))
     node.transport = transport
     try:
-        took = await check(Offered("abcd", PASSWORD, ()), "own", transport.get_extra_info("sockname"), 0.3)
+        took = await check(Offered("abcd", PASSWORD, ()), "own", transport.get_extra_info("sockname"), 0.3, 0.3)
     finally:
         transport.close()
     assert (took is not None, node.asked in asked) == (comes_through, True), node.asked
@@ -145,7 +145,9 @@ class Scripted(MediaProbe):
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
 
-    async def look(self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float) -> Reply:
+    async def look(
+        self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float, hold: float = 0.0
+    ) -> Reply:
         return Reply(self.answers.pop(0), 0.01)
 
 
@@ -163,3 +165,28 @@ async def test_good_paths_are_looked_at_now_and_then_and_bad_ones_always() -> No
     assert watch.judge([("uid", "a")], False).verdict == "good"
     watch.forget(but=set())
     assert watch.judge([("uid", "a")], True).verdict == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("more", "saw_it"),
+    [
+        ((Answer.NO_MEDIA, Answer.NO_MEDIA), 3),
+        ((Answer.NO_MEDIA, Answer.SILENT), 2),
+        ((Answer.SILENT, Answer.SILENT), 1),
+        ((Answer.NO_MEDIA, Answer.GOOD), 0),
+    ],
+)
+async def test_a_path_that_was_good_is_looked_at_until_its_loss_is_certain(
+    more: tuple[Answer, ...], saw_it: int
+) -> None:
+    async def at_once(_: float) -> None:
+        return
+
+    probe = Scripted(Answer.GOOD, Answer.NO_MEDIA, *more, Answer.NO_MEDIA)
+    watch = MediaWatch(probe, at_once)
+    for now in (0.0, INTERVAL):
+        await watch.look("uid", AT, "ND", ("n", 7882), INTERVAL, now, 20.0, threshold=3)
+    assert (watch.lacks("uid"), len(probe.answers)) == (saw_it, 1)
+    if saw_it:
+        await watch.look("uid", AT, "ND", ("n", 7882), INTERVAL, INTERVAL + 1, 20.0, threshold=3)
+        assert watch.lacks("uid") == 1, "of a path that is known to be lost one look a round is enough"

@@ -28,6 +28,9 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    async def pause(self, seconds: float) -> None:
+        self.now += seconds
+
 
 @pytest.mark.parametrize(
     ("answer", "jobs"),
@@ -224,12 +227,17 @@ class Paths(MediaProbe):
         self._world = world
         self.lost = False
         self.joins = True
+        self.joins_left: int | None = None
+        """After so many nobody can join; None: that does not happen."""
         self.looks = 0
 
-    async def look(self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float) -> Reply:
+    async def look(
+        self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float, hold: float = 0.0
+    ) -> Reply:
         self.looks += 1
-        if not self.joins:
+        if not self.joins or self.joins_left == 0:
             return Reply(Answer.SILENT)
+        self.joins_left = None if self.joins_left is None else self.joins_left - 1
         self._world.clock.now += within if self.lost else 0.0
         return Reply(Answer.NO_MEDIA) if self.lost else Reply(Answer.GOOD, 0.001)
 
@@ -240,7 +248,8 @@ async def watched(world: World) -> AsyncIterator[tuple[Paths, SfuHealth]]:
     paths = Paths(world)
     async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as client:
         probe = Probe(client, world.clock)
-        yield paths, SfuHealth(probe, 20, world.reachable, clock=world.clock, media=MediaWatch(paths))
+        media = MediaWatch(paths, world.clock.pause)
+        yield paths, SfuHealth(probe, 20, world.reachable, clock=world.clock, media=media)
 
 
 async def test_lost_udp_is_known_within_three_seconds_by_three_looks_that_do_not_wait_for_the_next_round(
@@ -281,12 +290,10 @@ async def test_joins_that_do_not_come_about_add_nothing_to_a_loss_that_is_not_ce
     """A starved machine answers late, over UDP too, and then cannot be joined at all."""
     (paths, health), target = watched, pool("a", proven=True, media=True, media_interval=1.0)
     await rounds(world, health, target, 2)
-    paths.lost = True
-    await rounds(world, health, target)
-    paths.joins = False
+    paths.lost, paths.joins_left = True, 1
     await rounds(world, health, target, 10)
     assert (health.evidence(EU).sick, health.nodes(["uid-a"])["uid-a"].health) == (False, "good")
-    paths.joins = True
+    paths.joins_left = None
     await rounds(world, health, target, 2)
     assert health.evidence(EU).sick
     paths.joins = False

@@ -46,12 +46,12 @@ class Streak:
     seconds: float = 0.0
     proven: bool = False
 
-    def then(self, verdict: Verdict, elapsed: float) -> Streak:
-        """One more round, `elapsed` seconds after the last one."""
+    def then(self, verdict: Verdict, elapsed: float, rounds: int = 1) -> Streak:
+        """One more round, `elapsed` seconds after the last one, that counts as so many."""
         proven = self.proven or verdict == "good"
         if verdict != self.verdict:
-            return Streak(verdict, 1, 0.0, proven)
-        return Streak(verdict, self.rounds + 1, self.seconds + elapsed, proven)
+            return Streak(verdict, rounds, 0.0, proven)
+        return Streak(verdict, self.rounds + rounds, self.seconds + elapsed, proven)
 
 
 @dataclass(frozen=True)

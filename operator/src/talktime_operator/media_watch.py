@@ -24,6 +24,16 @@ APART = 0.3
 """Seconds between the beginnings of looks that make sure: everybody waits for them, and each is a join of its own."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Of looks at one node. `every`: seconds between two at a good path; `stale`: seconds until an answer is too old;
+    `threshold`: how many make a loss certain."""
+
+    every: float
+    stale: float
+    threshold: int = 1
+
+
 @dataclass
 class _Look:
     """`came_about`: the last try was a look; else the answer is an older one's. `looks`: how many gave this answer when
@@ -44,22 +54,14 @@ class MediaWatch:
         self._looks: dict[str, _Look] = {}
 
     async def look(
-        self,
-        uid: str,
-        at: LiveKitAt,
-        node_id: str,
-        media: tuple[str, int],
-        every: float,
-        now: float,
-        stale: float,
-        threshold: int = 1,
+        self, uid: str, at: LiveKitAt, node_id: str, media: tuple[str, int], pace: Pace, now: float
     ) -> float | None:
         """Looks if it is time to; returns the seconds of the round trip. A join that did not come about says nothing
-        about UDP: what was seen before stays, until it is stale. `every`: seconds between two looks at a good path;
-        `threshold`: how many looks make a loss certain. Of a path that has just been good they are made at once."""
+        about UDP: what was seen before stays, until it is stale. The looks that make a loss certain are made at once of
+        a path that has just been good, later one a round."""
         known = self._looks.get(uid)
         was_good = known is not None and known.answer is Answer.GOOD
-        if known is not None and was_good and now - known.at < every:
+        if known is not None and was_good and now - known.at < pace.every:
             return None
 
         async def one(after: float) -> Reply:
@@ -68,12 +70,12 @@ class MediaWatch:
 
         reply, looks = await one(0.0), 1
         if reply.answer is Answer.NO_MEDIA and was_good:
-            more = await asyncio.gather(*(one(number * APART) for number in range(threshold - 1)))
+            more = await asyncio.gather(*(one(number * APART) for number in range(pace.threshold - 1)))
             looks += sum(each.answer is Answer.NO_MEDIA for each in more)
             reply = next((each for each in more if each.answer is Answer.GOOD), reply)
         if reply.answer is not Answer.SILENT:
             self._looks[uid] = _Look(reply.answer, now, looks=looks)
-        elif known is not None and now - known.at >= stale:
+        elif known is not None and now - known.at >= pace.stale:
             self._looks[uid] = _Look(None, now)
         elif known is not None:
             known.came_about = False

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from talktime_ledger.resources.pool import Ports
 
 from talktime_operator.media_watch import INTERVAL as MEDIA_INTERVAL
-from talktime_operator.media_watch import MediaWatch
+from talktime_operator.media_watch import MediaWatch, Pace
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod
 from talktime_operator.pools.failover import Streak, Verdict, pool_is_sick
@@ -273,9 +273,8 @@ class SfuHealth(Collector):
         its node was looked at in every second round only."""
         if self._media is None:
             return
-        stale = max(self._stale, 3 * pool.interval)
-        every, threshold = pool.media_interval, target.failure_threshold
-        took = await self._media.look(target.pod.uid, at, node_id, media, every, now, stale, threshold)
+        pace = Pace(pool.media_interval, max(self._stale, 3 * pool.interval), target.failure_threshold)
+        took = await self._media.look(target.pod.uid, at, node_id, media, pace, now)
         if took is not None:
             self._took((*target.pool, target.pod.key.name, "media"), took)
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import pytest
 from talktime_operator import stun
 from talktime_operator.media_probe import MediaProbe, Offered, accept, check
-from talktime_operator.media_watch import INTERVAL, MediaWatch
+from talktime_operator.media_watch import INTERVAL, MediaWatch, Pace
 from talktime_operator.pools.health import Answer, judge_media
 from talktime_operator.sfu_probe import LiveKitAt, Reply
 
@@ -158,7 +158,7 @@ async def test_good_paths_are_looked_at_now_and_then_and_bad_ones_always() -> No
     probe = Scripted(Answer.GOOD, Answer.NO_MEDIA, Answer.NO_MEDIA, Answer.SILENT, Answer.SILENT, Answer.GOOD)
     watch, left = MediaWatch(probe), []
     for now in (0.0, 1.0, INTERVAL, INTERVAL + 1, INTERVAL + 2, 60.0, 61.0, 62.0):
-        await watch.look("uid", AT, "ND", ("n", 7882), INTERVAL, now, 20.0)
+        await watch.look("uid", AT, "ND", ("n", 7882), Pace(INTERVAL, 20.0), now)
         left.append((len(probe.answers), watch.lacks("uid")))
     # No join says nothing: what was seen stays, until it is stale.
     assert left == [(5, False), (5, False), (4, True), (3, True), (2, True), (1, False), (0, False), (0, False)]
@@ -183,10 +183,10 @@ async def test_a_path_that_was_good_is_looked_at_until_its_loss_is_certain(
         return
 
     probe = Scripted(Answer.GOOD, Answer.NO_MEDIA, *more, Answer.NO_MEDIA)
-    watch = MediaWatch(probe, at_once)
+    watch, pace = MediaWatch(probe, at_once), Pace(INTERVAL, 20.0, threshold=3)
     for now in (0.0, INTERVAL):
-        await watch.look("uid", AT, "ND", ("n", 7882), INTERVAL, now, 20.0, threshold=3)
+        await watch.look("uid", AT, "ND", ("n", 7882), pace, now)
     assert (watch.lacks("uid"), len(probe.answers)) == (saw_it, 1)
     if saw_it:
-        await watch.look("uid", AT, "ND", ("n", 7882), INTERVAL, INTERVAL + 1, 20.0, threshold=3)
+        await watch.look("uid", AT, "ND", ("n", 7882), pace, INTERVAL + 1)
         assert watch.lacks("uid") == 1, "of a path that is known to be lost one look a round is enough"

@@ -48,15 +48,17 @@ def once(house: House, crowd: Crowd, name: str) -> tuple[Sample, dict[str, float
         time.sleep(LOOK_SECONDS)
     time.sleep(STAY_SECONDS)
     crowd.leave()
-    crowd.until("everybody has left", lambda told: not present(told, came), 30, began)
+    all_left = crowd.until("everybody has left", lambda told: not present(told, came), 30, began)
     events = [event for event in crowd.events(began) if event["who"] in came]
     sessions = {event["who"]: event["session"] for event in events if event["what"] == "token"}
     wrong = [f"{who} did not talk" for who in came if not figures.talked_on(events, who, began)]
+    if not all_left:
+        wrong.append(f"not all have left: {present(events, came)}")
     if signs_with(house) == before:
         wrong.append("front doors still sign with the old key")
     cut = figures.broken(events, began, came)
     took = time.time() - began
-    return Sample(ACT, began, newcomers=tuple(came), cut=cut, sessions=sessions, took=took, wrong=wrong), stages
+    return Sample(ACT, began, cut=cut, sessions=sessions, took=took, wrong=wrong), stages
 
 
 def signs_with(house: House) -> str:
@@ -71,7 +73,8 @@ def stage_of(house: House) -> str:
 
 def present(events: Sequence[Event], came: Sequence[str]) -> list[str]:
     """Guests who have not left yet."""
-    return [who for who in came if first(events, who, "left") is None]
+    gone = {event["who"] for event in events if event["what"] in ("left", "refused")}
+    return [who for who in came if who not in gone]
 
 
 def leaving(events: Sequence[Event], came: Sequence[str], now: float) -> list[str]:
@@ -88,7 +91,8 @@ def leaving(events: Sequence[Event], came: Sequence[str], now: float) -> list[st
 
 
 def another(events: Sequence[Event], came: Sequence[str], now: float) -> bool:
-    """Whether it is time for one more guest. Pure."""
-    here = present(events, came)
-    latest = first(events, came[-1], "token") if came else None
-    return not came or (latest is not None and now - latest["at"] >= COME_SECONDS and len(here) < AT_ONCE)
+    """Whether it is time for one more guest; one that was refused holds nobody up. Pure."""
+    if not came:
+        return True
+    told = first(events, came[-1], "token") or first(events, came[-1], "refused")
+    return told is not None and now - told["at"] >= COME_SECONDS and len(present(events, came)) < AT_ONCE

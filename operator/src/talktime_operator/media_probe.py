@@ -12,18 +12,18 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 import aiohttp
 import httpx
 import jwt
+from google.protobuf.message import DecodeError
 from livekit.protocol.models import DisconnectReason
 from livekit.protocol.rtc import JoinResponse, LeaveRequest, SessionDescription, SignalRequest, SignalResponse
 
-from talktime_operator import stun
+from talktime_operator.media_checks import Checks, Offered, checking
 from talktime_operator.pools.health import Answer
 from talktime_operator.sfu_probe import TOKEN_SECONDS, LiveKitAt, Reply
 
@@ -31,35 +31,11 @@ PROTOCOL = "15"
 """Signalling of two peer connections; livekit-server then sends an offer with its ICE credentials at once."""
 
 IDENTITY = "talktime-probe"
-AGAIN = 0.1
-"""Seconds between two checks: one lost datagram is no finding."""
-
 JOIN_SECONDS = 1.2
 """What making and joining a room may take."""
 
 CLOSE_SECONDS = 0.3
-"""What a server may take to close signalling."""
-
-
-@dataclass(frozen=True)
-class Offered:
-    """What a server offered after a join: its ICE credentials and UDP addresses."""
-
-    ufrag: str
-    password: str = field(repr=False)
-    udp: tuple[tuple[str, int], ...]
-    lite: bool = False
-    """It only answers (RFC 8445 section 2.5); else the offering side controls."""
-
-    @classmethod
-    def parse(cls, sdp: str) -> Offered | None:
-        """None when it holds no ICE credentials."""
-        found = [re.search(rf"^a=ice-{name}:(\S+)\s*$", sdp, re.MULTILINE) for name in ("ufrag", "pwd")]
-        if not all(found):
-            return None
-        ufrag, password = (match[1] for match in found if match)
-        udp = re.findall(r"^a=candidate:\S+ 1 udp \d+ (\S+) (\d+) typ", sdp, re.MULTILINE | re.IGNORECASE)
-        return cls(ufrag, password, tuple(dict.fromkeys((host, int(port)) for host, port in udp)), "a=ice-lite" in sdp)
+"""What a server may take to close signalling, and again to delete the room."""
 
 
 def accept(sdp: str, ufrag: str, password: str, fingerprint: str) -> str:
@@ -111,23 +87,31 @@ class MediaProbe:
         port of the node; what the node itself offers is tried too, and one answer is enough.
         """
         # Another room each time: livekit-server remembers by room and identity who had no UDP and offers TCP then.
-        room = f"{IDENTITY}-{os.urandom(8).hex()}"
-        try:
+        room, reply, now = f"{IDENTITY}-{os.urandom(8).hex()}", Reply(Answer.SILENT), asyncio.get_running_loop().time
+        # What is known by then is not lost when leaving takes too long.
+        with suppress(TimeoutError, OSError, aiohttp.ClientError, httpx.HTTPError, Unexpected):
             async with (
                 asyncio.timeout(JOIN_SECONDS) as limit,
                 self._room(at, room, node_id),
                 self._join(at, room) as signal,
             ):
                 offered = await signal.offered()
-                limit.reschedule(asyncio.get_running_loop().time() + hold + 2 * within + JOIN_SECONDS)
-                took = await check(offered, signal.ufrag, media, within, hold, self._clock)
-                if took is None:
-                    # Who died or froze meanwhile answers no check either.
-                    async with asyncio.timeout(within):
-                        await self._call(at, "ListRooms", {"names": [room]}, {"roomList": True})
-        except (TimeoutError, OSError, aiohttp.ClientError, httpx.HTTPError, Unexpected):
-            return Reply(Answer.SILENT)
-        return Reply(Answer.GOOD, took) if took is not None else Reply(Answer.NO_MEDIA)
+                limit.reschedule(None)
+                async with checking(offered, signal.ufrag, media, self._clock) as checks:
+                    took = await checks.watch(within, hold)
+                    reply = Reply(Answer.GOOD, took) if took is not None else await self._lost(at, room, checks, within)
+                limit.reschedule(now() + 2 * CLOSE_SECONDS)
+        return reply
+
+    async def _lost(self, at: LiveKitAt, room: str, checks: Checks, within: float) -> Reply:
+        """After checks without an answer. Who died, froze or was starved meanwhile answered no check either; a server
+        that does again answers those that waited for it."""
+        with suppress(TimeoutError, httpx.HTTPError, Unexpected):
+            async with asyncio.timeout(within):
+                await self._call(at, "ListRooms", {"names": [room]}, {"roomList": True})
+            if not await checks.late():
+                return Reply(Answer.NO_MEDIA)
+        return Reply(Answer.SILENT)
 
     @asynccontextmanager
     async def _room(self, at: LiveKitAt, room: str, node_id: str) -> AsyncIterator[None]:
@@ -210,64 +194,7 @@ async def receive(socket: aiohttp.ClientWebSocketResponse) -> SignalResponse:
     message = await socket.receive()
     if message.type is not aiohttp.WSMsgType.BINARY:
         raise Unexpected(f"signalling ended: {message.type.name}")
-    return SignalResponse.FromString(message.data)
-
-
-class _Answers(asyncio.DatagramProtocol):
-    def __init__(self, take: Callable[[bytes], None]) -> None:
-        self._take = take
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        self._take(data)
-
-
-async def check(
-    offered: Offered,
-    own: str,
-    media: tuple[str, int],
-    within: float,
-    hold: float,
-    clock: Callable[[], float] = time.monotonic,
-) -> float | None:
-    """Seconds until the first answer, after checks for `hold` seconds that were answered; None when none was for
-    `within` seconds, at first or later. Addresses that cannot be sent to are passed over.
-
-    Unanswered checks are counted, not seconds: a process that was held up has not asked meanwhile.
-    """
-    loop, sent, heard = asyncio.get_running_loop(), set[bytes](), asyncio.Event()
-    role = stun.CONTROLLING if offered.lite else stun.CONTROLLED
-
-    def take(data: bytes) -> None:
-        if any(stun.answers(data, transaction, offered.password) for transaction in sent):
-            heard.set()
-
-    transports = []
-    for address in dict.fromkeys((media, *offered.udp)):
-        with suppress(OSError, ValueError):
-            transport, _ = await loop.create_datagram_endpoint(lambda: _Answers(take), remote_addr=address)
-            transports.append(transport)
-    started, first, unanswered, most = clock(), None, 0, round(within / AGAIN)
     try:
-        while unanswered < most and (first is None or unanswered or clock() - started < hold):
-            transaction, asked = os.urandom(12), clock()
-            sent.add(transaction)
-            heard.clear()
-            send(transports, stun.binding(transaction, f"{offered.ufrag}:{own}", offered.password, role))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(AGAIN):
-                    await heard.wait()
-            # Asked after the wait: an answer that lay there while this process was held up counts.
-            if heard.is_set():
-                first, unanswered = clock() - started if first is None else first, 0
-                await asyncio.sleep(AGAIN - (clock() - asked))
-            else:
-                unanswered += 1
-    finally:
-        for transport in transports:
-            transport.close()
-    return first if unanswered < most else None
-
-
-def send(transports: Iterable[asyncio.DatagramTransport], datagram: bytes) -> None:
-    for transport in transports:
-        transport.sendto(datagram)
+        return SignalResponse.FromString(message.data)
+    except DecodeError as error:
+        raise Unexpected(f"signalling: {error}") from error

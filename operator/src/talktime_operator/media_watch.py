@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 
 from talktime_operator.media_probe import MediaProbe
@@ -36,12 +36,10 @@ class Pace:
 
 @dataclass
 class _Look:
-    """`came_about`: the last try was a look; else the answer is an older one's. `looks`: how many gave this answer when
-    somebody looked last."""
+    """`looks`: how many gave this answer when somebody tried last; 0: none came about, the answer is an older one."""
 
     answer: Answer | None
     at: float
-    came_about: bool = True
     looks: int = 1
 
 
@@ -70,7 +68,7 @@ class MediaWatch:
 
         reply, looks = await one(0.0), 1
         if reply.answer is Answer.NO_MEDIA and was_good:
-            more = await asyncio.gather(*(one(number * APART) for number in range(pace.threshold - 1)))
+            more = await _until_good(one(number * APART) for number in range(pace.threshold - 1))
             looks += sum(each.answer is Answer.NO_MEDIA for each in more)
             reply = next((each for each in more if each.answer is Answer.GOOD), reply)
         if reply.answer is not Answer.SILENT:
@@ -78,17 +76,14 @@ class MediaWatch:
         elif known is not None and now - known.at >= pace.stale:
             self._looks[uid] = _Look(None, now)
         elif known is not None:
-            known.came_about = False
+            known.looks = 0
         return reply.seconds
 
-    def lacks(self, uid: str) -> int:
-        """How many looks saw no UDP when somebody looked last; 0: it came through, or is not known."""
+    def lost(self, uid: str) -> int | None:
+        """How many looks saw no UDP when somebody tried last; 0: an older one did, and it could not be joined since;
+        None: UDP comes through, or that is not known."""
         known = self._looks.get(uid)
-        return known.looks if known is not None and known.answer is Answer.NO_MEDIA else 0
-
-    def lacks_since_before(self, uid: str) -> bool:
-        """No UDP came through at the last look, and the last try to look again did not come about."""
-        return self.lacks(uid) > 0 and not self._looks[uid].came_about
+        return known.looks if known is not None and known.answer is Answer.NO_MEDIA else None
 
     def judge(self, nodes: Iterable[tuple[str, str]], proven: bool) -> Media:
         """`nodes`: (uid, name) of those that take new rooms."""
@@ -97,3 +92,19 @@ class MediaWatch:
 
     def forget(self, but: set[str]) -> None:
         self._looks = {uid: look for uid, look in self._looks.items() if uid in but}
+
+
+async def _until_good(looks: Iterable[Coroutine[None, None, Reply]]) -> list[Reply]:
+    """Side by side; one that is good says enough, and the others need not end."""
+    tasks, replies = [asyncio.create_task(look) for look in looks], []
+    try:
+        for done in asyncio.as_completed(tasks):
+            replies.append(await done)
+            if replies[-1].answer is Answer.GOOD:
+                break
+    finally:
+        for task in tasks:
+            task.cancel()
+        # Their rooms are gone before the next round counts.
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return replies

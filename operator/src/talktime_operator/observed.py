@@ -97,7 +97,7 @@ class SfuMarks:
     drain's mark as text; `drained`: its drain has ended; `homeless`: the scheduler finds no machine; `ends`: when a
     terminating pod is killed, RFC 3339; `ports`: host ports by name, as it was started with; `ring`, `secrets`:
     fingerprints of its LiveKit keys and of the SRE's Secrets; `open`: the Service may lead new signal connections
-    there."""
+    there; `began`: when its livekit-server last began, by its machine's clock, RFC 3339."""
 
     slot: str = ""
     orphan: bool = False
@@ -110,6 +110,7 @@ class SfuMarks:
     ring: str = ""
     secrets: str = ""
     open: bool = False
+    began: str = ""
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> SfuMarks:
@@ -135,6 +136,14 @@ class SfuMarks:
             ring=annotations.get(RING_ANNOTATION, ""),
             secrets=annotations.get(SECRETS_ANNOTATION, ""),
             open=labels.get(OPEN_LABEL) == OPEN,
+            began=next(
+                (
+                    (container["state"].get("running") or {}).get("startedAt") or ""
+                    for container in status.get("containerStatuses") or ()
+                    if container.get("state")
+                ),
+                "",
+            ),
         )
 
 

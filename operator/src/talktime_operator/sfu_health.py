@@ -26,6 +26,7 @@ from talktime_operator.pools.healing import Sickness
 from talktime_operator.pools.health import DEPENDENT, UNANSWERED, Answer, Cause, Evidence, Media, Round, judge_round
 from talktime_operator.pools.nodes import NodeHealth
 from talktime_operator.redis_probe import RedisAt
+from talktime_operator.restarts import Restarts
 from talktime_operator.sfu_probe import LiveKitAt, Probe
 
 FALLBACK_INTERVAL = 5.0
@@ -44,6 +45,11 @@ class Target:
     ports: Ports
     failure_threshold: int
     takes: bool = True
+
+    @property
+    def takes_rooms(self) -> bool:
+        """And it is not about to end."""
+        return self.takes and self.pod.live
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class PoolTarget:
 
 @dataclass(frozen=True)
 class Reading:
-    """One node's answer. `looks`: as how many rounds it counts, where UDP is lost: as many as saw that."""
+    """One node's answer. `looks`: as how many rounds it counts; where UDP is lost, as many as just saw that."""
 
     answer: Answer
     node_id: str = ""
@@ -114,13 +120,12 @@ class _Pool:
     fallback_asked: float = float("-inf")
     fallback_message: str = ""
     media: Media = field(default_factory=Media)
-    blocked: int = 0
-    """Looks in a row that saw no UDP."""
+    hurries: bool = False
+    """It has just lost UDP, and that is not certain yet: it is asked again at once, because everybody waits."""
 
     def due_after(self, target: PoolTarget) -> float:
-        """Seconds from the start of its last round to the next. One that may have lost UDP is asked again at once:
-        everybody waits."""
-        return 0.0 if 0 < self.blocked < target.failure_threshold else target.interval
+        """Seconds from the start of its last round to the next."""
+        return 0.0 if self.hurries else target.interval
 
 
 class SfuHealth(Collector):
@@ -144,6 +149,7 @@ class SfuHealth(Collector):
         self._histories: dict[str, _History] = {}
         self._pools: dict[Key, _Pool] = {}
         self._seconds: dict[tuple[str, ...], float] = {}
+        self._restarts = Restarts()
         self._asking = asyncio.Lock()
 
     def nodes(self, uids: Iterable[str]) -> Mapping[str, NodeHealth]:
@@ -179,6 +185,7 @@ class SfuHealth(Collector):
         async with self._asking:
             now = self._clock()
             self._forget(pools)
+            self._restarts.see((t.pod for p in pools for t in p.nodes), now)
             known = self._pools
             due = [p for p in pools if p.key not in known or now - known[p.key].started >= known[p.key].due_after(p)]
             changed = await asyncio.gather(*(self._ask_pool(p, now) for p in due))
@@ -212,18 +219,10 @@ class SfuHealth(Collector):
         before = self.nodes(uids), self.evidence(target.key).picture()
         within = min(max(target.interval, 0.5), 1.0)
         readings = await asyncio.gather(*(self._ask_node(t, target, within, now) for t in nodes))
+        readings = [self._restarting(t, r, now) for t, r in zip(nodes, readings, strict=True)]
         state.media = self._judge_media(target, nodes, state.media.proven)
-        if (
-            state.media.verdict == "bad"
-            and state.blocked < target.failure_threshold
-            and self._nothing_new(nodes, readings)
-        ):
-            return False
         if state.media.verdict == "bad":
             readings = [self._without_media(t, r) for t, r in zip(nodes, readings, strict=True)]
-            state.blocked += min((r.looks for r in readings if r.answer is Answer.NO_MEDIA), default=1)
-        else:
-            state.blocked = 0
         lacking = any(r.answer in DEPENDENT for r in readings)
         redis = await self._ask_redis(target, within) if lacking else None
         network: Verdict = "good"
@@ -232,14 +231,19 @@ class SfuHealth(Collector):
         done = self._clock()
         for node, reading in zip(nodes, readings, strict=True):
             self._note(node, reading, network, done, stale)
-        takers = {t.pod.key.name: r for t, r in zip(nodes, readings, strict=True) if t.takes and t.pod.live}
-        state.round = judge_round({name: reading.answer for name, reading in takers.items()}, redis, network)
+        takers = [(t, r) for t, r in zip(nodes, readings, strict=True) if t.takes_rooms]
+        state.round = judge_round({t.pod.key.name: r.answer for t, r in takers}, redis, network)
         if done - state.at > stale:  # nobody looked meanwhile
             state.streak = Streak(proven=state.streak.proven)
-        rounds = min((reading.looks for reading in takers.values()), default=1)
+        rounds = min((self._weight(t, r) for t, r in takers), default=1)
         state.streak = state.streak.then(state.round.verdict, done - state.at, rounds)
         state.sick, state.at = pool_is_sick(state.streak, target.failure_threshold), done
+        state.hurries = state.round.cause is Cause.MEDIA and rounds > 0 and not state.sick
         return before != (self.nodes(uids), self.evidence(target.key).picture())
+
+    def _restarting(self, target: Target, reading: Reading, now: float) -> Reading:
+        new = reading.answer is Answer.REFUSED and self._restarts.recent(target.pod.uid, now)
+        return replace(reading, answer=Answer.RESTARTING) if new else reading
 
     async def _ask_node(self, target: Target, pool: PoolTarget, within: float, now: float) -> Reading:
         address, ports, keys = self._resolve(target.pod), target.ports, pool.keys
@@ -260,7 +264,7 @@ class SfuHealth(Collector):
         if metrics.answer is Answer.GOOD:
             with contextlib.suppress(ValueError):
                 node_id, rooms, signals = parse_metrics(metrics.text)
-        if keys is not None and answer is Answer.GOOD and node_id and pool.media and target.takes and target.pod.live:
+        if keys is not None and answer is Answer.GOOD and node_id and pool.media and target.takes_rooms:
             # Last, one after the other: the room it makes is gone before rooms are counted again.
             at, media = LiveKitAt(f"http://{host}:{ports.http}", *keys), (address, ports.udp)
             await self._look_at_media(target, pool, at, media, node_id, now)
@@ -281,21 +285,21 @@ class SfuHealth(Collector):
     def _judge_media(self, target: PoolTarget, nodes: Iterable[Target], proven: bool) -> Media:
         if not target.media or self._media is None:
             return Media(proven=proven)
-        return self._media.judge(((t.pod.uid, t.pod.key.name) for t in nodes if t.takes and t.pod.live), proven)
-
-    def _nothing_new(self, nodes: Iterable[Target], readings: Iterable[Reading]) -> bool:
-        """A node that lost UDP answers over HTTP and could not be joined this time, as one that is starved. What is not
-        yet certain does not become so by that (law 6)."""
-        media = self._media
-        if media is None:
-            return False
-        both = zip(nodes, readings, strict=True)
-        return any(r.answer is Answer.GOOD and media.lacks_since_before(t.pod.uid) for t, r in both)
+        return self._media.judge(((t.pod.uid, t.pod.key.name) for t in nodes if t.takes_rooms), proven)
 
     def _without_media(self, target: Target, reading: Reading) -> Reading:
-        looks = self._media.lacks(target.pod.uid) if self._media is not None else 0
-        lost = looks > 0 and reading.answer is Answer.GOOD
-        return replace(reading, answer=Answer.NO_MEDIA, looks=looks) if lost else reading
+        """A node that answers over HTTP and has lost UDP. One that could not be joined this time, as one that is
+        starved, is what it was before, and adds nothing: what is not certain does not become so by that (law 6)."""
+        looks = self._media.lost(target.pod.uid) if self._media is not None and target.takes_rooms else None
+        if looks is None or reading.answer is not Answer.GOOD:
+            return reading
+        return replace(reading, answer=Answer.NO_MEDIA, looks=looks)
+
+    def _weight(self, target: Target, reading: Reading) -> int:
+        """As how many rounds a node's answer counts for its pool: what is certain already needs no further look."""
+        history = self._histories.get(target.pod.uid)
+        certain = history is not None and history.failures >= target.failure_threshold
+        return reading.looks or int(certain)
 
     async def _ask_redis(self, target: PoolTarget, within: float) -> Answer | None:
         """Asked only when a node lacks something: a node that makes rooms has its Redis."""
@@ -361,4 +365,5 @@ class SfuHealth(Collector):
         names = {(*t.pool, t.pod.key.name) for p in pools for t in p.nodes} | {(*key, "") for key in keys}
         self._pools = {key: pool for key, pool in self._pools.items() if key in keys}
         self._histories = {uid: history for uid, history in self._histories.items() if uid in uids}
+        self._restarts.forget(uids)
         self._seconds = {where: took for where, took in self._seconds.items() if where[:3] in names}

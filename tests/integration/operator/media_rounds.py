@@ -25,7 +25,9 @@ async def main(address: str, key: str, secret: str) -> None:
     state = {"phase": "Running", "ready": True, "terminating": False}
     place = {"ip": address, "host_ip": address, "node": "machine"}
     pod = Pod(Key("talktime", "sfu-eu-0-0"), "uid", **marks, **state, **place)
-    pool = PoolTarget(EU, (Target(pod, EU, Ports(), 3),), PAUSE, 3, (key, secret), media=True)
+    # A look in every round: most of the time somebody looks.
+    nodes = (Target(pod, EU, Ports(), 3),)
+    pool = PoolTarget(EU, nodes, PAUSE, 3, (key, secret), media=True, media_interval=PAUSE)
 
     async def reachable() -> bool:
         return True

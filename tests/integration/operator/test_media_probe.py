@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -41,15 +42,15 @@ def net() -> Iterator[Cable]:
 
 
 @contextmanager
-def livekit(net: Cable, folder: Path) -> Iterator[None]:
+def livekit(net: Cable, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A livekit-server as a pool's node has it, without Redis."""
     config = livekit_config(Key("talktime", "eu"), SFUPoolSpec.model_validate({}))
     del config["redis"], config["key_file"], config["webhook"]
     text = yaml.safe_dump(config | {"keys": {KEY: SECRET}}).replace(NODE_IP, SERVER)
     server = net.server.command(binary("livekit-server"), f"--node-ip={SERVER}")
-    with process(server, folder / "livekit.log", LIVEKIT_CONFIG=text):
+    with process(server, folder / "livekit.log", LIVEKIT_CONFIG=text) as running:
         until_it_answers(net)
-        yield
+        yield running
 
 
 class Rounds:
@@ -88,6 +89,21 @@ def test_udp_that_is_dropped_while_http_answers_makes_the_node_sick_and_is_no_ro
             rounds.until(lambda r: r["verdict"] == "good" and r["media"] == "good" and r["node"] == "good")
             # The looks' own rooms are never counted: a drain waits for a zero.
             assert {r["rooms"] for r in rounds.seen if "rooms" in r} <= {0, None}
+        finally:
+            child.kill()
+
+
+def test_a_server_that_freezes_in_the_middle_of_a_look_has_not_lost_udp(net: Cable, tmp_path: Path) -> None:
+    words = net.client.command(sys.executable, str(Path(__file__).with_name("media_rounds.py")), SERVER, KEY, SECRET)
+    with livekit(net, tmp_path) as server, subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            rounds = Rounds(child)
+            rounds.until(lambda r: r["verdict"] == "good" and r["media"] == "good")
+            rounds.seen.clear()
+            server.send_signal(signal.SIGSTOP)
+            sick = rounds.until(lambda r: r["sick"])
+            assert (sick["cause"], sick["bad"]) == ("AllNodesSick", ["HUNG"])
+            assert {r["media"] for r in rounds.seen} == {"good"}
         finally:
             child.kill()
 

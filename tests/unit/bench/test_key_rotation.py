@@ -28,6 +28,7 @@ def test_a_guest_who_hears_nobody_is_given_up_and_one_without_a_token_is_waited_
 def test_guests_come_one_after_the_other_and_only_so_many_are_there_at_once() -> None:
     assert another([], [], 0.0)
     assert not another([], ["a"], 100.0), "the last one has not got in"
+    assert another(told("a", (1.0, "refused")), ["a"], 100.0)
     came = [chr(ord("a") + number) for number in range(rotation.AT_ONCE)]
     events = [event for number, who in enumerate(came) for event in told(who, (float(number), "token"))]
     assert not another(events, came, 100.0)

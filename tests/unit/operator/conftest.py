@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
-from talktime_ledger.resources.pool import SFUPoolSpec
+from talktime_ledger.resources.pool import Ports, SFUPoolSpec
 from talktime_ledger.resources.project import ProjectSpec
 from talktime_ledger.wire import ProjectStatus
 from talktime_operator.names import Key, Owner
 from talktime_operator.observed import Pod
+from talktime_operator.sfu_health import PoolTarget, SfuHealth, Target
+
+from tests.unit.operator.played_sfus import EU, World
 
 
 @pytest.fixture
@@ -113,5 +117,27 @@ def ledger_status(now: datetime) -> Callable[..., ProjectStatus]:
                 **changes,
             }
         )
+
+    return make
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def health(world: World) -> AsyncIterator[SfuHealth]:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as client:
+        yield world.health(client)
+
+
+@pytest.fixture
+def pool(pod: Callable[..., Pod]) -> Callable[..., PoolTarget]:
+    def make(*names: str, takes: tuple[bool, ...] = (), threshold: int = 3, **changes: Any) -> PoolTarget:
+        pods = [pod(n, pool="eu", component="sfu", host_ip=n) for n in names]
+        draining = dict(zip(names, takes, strict=False))
+        nodes = tuple(Target(p, EU, Ports(), threshold, draining.get(p.key.name, True)) for p in pods)
+        return PoolTarget(EU, nodes, 1.0, threshold, ("key", "a-secret-of-at-least-thirty-two-bytes"), **changes)
 
     return make

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import socket
 import struct
 from collections.abc import Collection
 
 import pytest
 from talktime_operator import stun
-from talktime_operator.media_probe import MediaProbe, Offered, accept, check
+from talktime_operator.media_checks import Offered, checking
+from talktime_operator.media_probe import MediaProbe, accept
 from talktime_operator.media_watch import INTERVAL, MediaWatch, Pace
 from talktime_operator.pools.health import Answer, judge_media
 from talktime_operator.sfu_probe import LiveKitAt, Reply
@@ -71,12 +73,24 @@ class Node(asyncio.DatagramProtocol):
 
     def __init__(self, answered: Collection[int]) -> None:
         self._answered = answered
+        self._waiting: list[tuple[bytes, tuple[str, int]]] = []
         self.asked = 0
         self.transport: asyncio.DatagramTransport | None = None
 
+    def wake(self) -> None:
+        self._answered = range(1000)
+        for data, addr in self._waiting:
+            self.answer(data, addr)
+
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.asked += 1
-        if self.asked - 1 in self._answered and self.transport is not None:
+        if self.asked - 1 in self._answered:
+            self.answer(data, addr)
+        else:
+            self._waiting.append((data, addr))
+
+    def answer(self, data: bytes, addr: tuple[str, int]) -> None:
+        if self.transport is not None:
             head = struct.pack("!HHI", stun.SUCCESS, 24, stun.COOKIE) + data[8:20]
             signature = hmac.new(PASSWORD.encode(), head, hashlib.sha1).digest()
             self.transport.sendto(head + struct.pack("!HH", stun.INTEGRITY, 20) + signature, addr)
@@ -101,10 +115,33 @@ async def test_a_look_watches_the_path_and_three_lost_checks_in_a_row_are_a_loss
     transport, node = await loop.create_datagram_endpoint(lambda: Node(answered), local_addr=("127.0.0.1", 0))
     node.transport = transport
     try:
-        took = await check(Offered("abcd", PASSWORD, ()), "own", transport.get_extra_info("sockname"), 0.3, 0.3)
+        async with checking(Offered("abcd", PASSWORD, ()), "own", transport.get_extra_info("sockname")) as checks:
+            took = await checks.watch(0.3, 0.3)
     finally:
         transport.close()
     assert (took is not None, node.asked in asked) == (comes_through, True), node.asked
+
+
+@pytest.mark.parametrize(("wakes_after", "late"), [(0.0, True), (0.05, True), (10.0, False)])
+async def test_a_node_that_slept_answers_the_checks_that_waited_for_it(wakes_after: float, late: bool) -> None:
+    """A frozen process finds its datagrams when it goes on."""
+    loop, own = asyncio.get_running_loop(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    own.bind(("127.0.0.1", 0))
+    async with checking(Offered("abcd", PASSWORD, ()), "own", own.getsockname()) as checks:
+        assert await checks.watch(0.3, 0.3) is None
+        transport, node = await loop.create_datagram_endpoint(lambda: Node(()), sock=own)
+        node.transport = transport
+        loop.call_later(wakes_after, node.wake)
+        if wakes_after == 0.0:
+            await asyncio.sleep(0.05)
+        assert await checks.late() is late
+    transport.close()
+
+
+async def test_who_cannot_send_has_seen_nothing() -> None:
+    with pytest.raises(OSError, match="no socket"):
+        async with checking(Offered("abcd", PASSWORD, ()), "own", ("not an address", 1)):
+            pass
 
 
 def test_an_offer_is_read() -> None:
@@ -159,9 +196,9 @@ async def test_good_paths_are_looked_at_now_and_then_and_bad_ones_always() -> No
     watch, left = MediaWatch(probe), []
     for now in (0.0, 1.0, INTERVAL, INTERVAL + 1, INTERVAL + 2, 60.0, 61.0, 62.0):
         await watch.look("uid", AT, "ND", ("n", 7882), Pace(INTERVAL, 20.0), now)
-        left.append((len(probe.answers), watch.lacks("uid")))
-    # No join says nothing: what was seen stays, until it is stale.
-    assert left == [(5, False), (5, False), (4, True), (3, True), (2, True), (1, False), (0, False), (0, False)]
+        left.append((len(probe.answers), watch.lost("uid")))
+    # No join says nothing: what was seen stays, until it is stale, and adds nothing.
+    assert left == [(5, None), (5, None), (4, 1), (3, 1), (2, 0), (1, None), (0, None), (0, None)]
     assert watch.judge([("uid", "a")], False).verdict == "good"
     watch.forget(but=set())
     assert watch.judge([("uid", "a")], True).verdict == "unknown"
@@ -173,11 +210,11 @@ async def test_good_paths_are_looked_at_now_and_then_and_bad_ones_always() -> No
         ((Answer.NO_MEDIA, Answer.NO_MEDIA), 3),
         ((Answer.NO_MEDIA, Answer.SILENT), 2),
         ((Answer.SILENT, Answer.SILENT), 1),
-        ((Answer.NO_MEDIA, Answer.GOOD), 0),
+        ((Answer.NO_MEDIA, Answer.GOOD), None),
     ],
 )
 async def test_a_path_that_was_good_is_looked_at_until_its_loss_is_certain(
-    more: tuple[Answer, ...], saw_it: int
+    more: tuple[Answer, ...], saw_it: int | None
 ) -> None:
     async def at_once(_: float) -> None:
         return
@@ -186,7 +223,7 @@ async def test_a_path_that_was_good_is_looked_at_until_its_loss_is_certain(
     watch, pace = MediaWatch(probe, at_once), Pace(INTERVAL, 20.0, threshold=3)
     for now in (0.0, INTERVAL):
         await watch.look("uid", AT, "ND", ("n", 7882), pace, now)
-    assert (watch.lacks("uid"), len(probe.answers)) == (saw_it, 1)
-    if saw_it:
+    assert (watch.lost("uid"), len(probe.answers)) == (saw_it, 1)
+    if saw_it is not None:
         await watch.look("uid", AT, "ND", ("n", 7882), pace, INTERVAL + 1)
-        assert watch.lacks("uid") == 1, "of a path that is known to be lost one look a round is enough"
+        assert watch.lost("uid") == 1, "of a path that is known to be lost one look a round is enough"

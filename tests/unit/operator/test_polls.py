@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-from talktime_ledger.resources.pool import Ports
-from talktime_operator.media_probe import MediaProbe
-from talktime_operator.media_watch import WITHIN, MediaWatch
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod
 from talktime_operator.pools.health import Answer, Cause
 from talktime_operator.redis_probe import RedisAt
-from talktime_operator.sfu_health import PoolTarget, SfuHealth, Target, parse_metrics
-from talktime_operator.sfu_probe import LiveKitAt, Probe, Reply
+from talktime_operator.sfu_health import PoolTarget, SfuHealth, parse_metrics
+from talktime_operator.sfu_probe import LiveKitAt, Probe
 from talktime_operator.workers import WorkerLoads, active_jobs, worker_url
 
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def pause(self, seconds: float) -> None:
-        self.now += seconds
+from tests.unit.operator.played_sfus import CUT, EU, HUNG, METRICS, NO, Clock, World, rounds
 
 
 @pytest.mark.parametrize(
@@ -78,84 +66,9 @@ async def test_loads_age_into_unknown(pod: Callable[..., Pod]) -> None:
         assert await loads.round([one]) == set()
 
 
-METRICS = """# TYPE livekit_room_total gauge
-livekit_room_total{node_id="ND_x",node_type="SERVER"} 4
-livekit_participant_total{node_id="ND_x",node_type="SERVER"} 9
-# TYPE livekit_psrpc_stream_count gauge
-livekit_psrpc_stream_count{method="RelaySignal",node_id="ND_x",node_type="SERVER",role="client",service="Signal"} 5
-livekit_psrpc_stream_count{method="RelaySignal",node_id="ND_x",node_type="SERVER",role="server",service="Signal"} 7
-livekit_psrpc_stream_count{method="Other",node_id="ND_x",node_type="SERVER",role="client",service="Else"} 11
-"""
-
-
 def test_metrics_name_the_node_its_rooms_and_the_signal_connections_that_came_to_it() -> None:
     assert parse_metrics(METRICS) == ("ND_x", 4, 5)
     assert parse_metrics("other 1\n") == ("", None, 0)
-
-
-class World:
-    """livekit-servers, a Redis port nobody listens on, and a fallback, as one transport."""
-
-    def __init__(self) -> None:
-        self.root: dict[str, int | Exception] = {}
-        self.rooms: dict[str, int | Exception] = {}
-        self.asked: list[str] = []
-        self.network = True
-        self.clock = Clock()
-        self.takes = 0.0
-        """Seconds until an answer."""
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        host = request.url.host
-        self.asked.append(str(request.url))
-        self.clock.now += self.takes
-        if request.url.port == 6789:
-            return httpx.Response(200, text=METRICS.replace("ND_x", f"ND_{host}"))
-        given = (self.rooms if "RoomService" in request.url.path else self.root).get(host, 200)
-        if isinstance(given, Exception):
-            raise given
-        return httpx.Response(given)
-
-    async def reachable(self) -> bool:
-        return self.network
-
-    def health(self, client: httpx.AsyncClient) -> SfuHealth:
-        return SfuHealth(Probe(client, self.clock), 20, self.reachable, clock=self.clock)
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-async def health(world: World) -> AsyncIterator[SfuHealth]:
-    async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as client:
-        yield world.health(client)
-
-
-@pytest.fixture
-def pool(pod: Callable[..., Pod]) -> Callable[..., PoolTarget]:
-    def make(*names: str, takes: tuple[bool, ...] = (), threshold: int = 3, **changes: Any) -> PoolTarget:
-        pods = [pod(n, pool="eu", component="sfu", host_ip=n) for n in names]
-        draining = dict(zip(names, takes, strict=False))
-        nodes = tuple(Target(p, EU, Ports(), threshold, draining.get(p.key.name, True)) for p in pods)
-        return PoolTarget(EU, nodes, 1.0, threshold, ("key", "a-secret-of-at-least-thirty-two-bytes"), **changes)
-
-    return make
-
-
-EU = Key("talktime", "eu")
-NO = httpx.ConnectError("no")
-NO.__cause__ = ConnectionRefusedError()
-HUNG = httpx.ReadTimeout("slow")
-CUT = httpx.ConnectTimeout("no way")
-
-
-async def rounds(world: World, health: SfuHealth, target: PoolTarget, count: int = 1) -> None:
-    for _ in range(count):
-        world.clock.now += target.interval
-        await health.round([target])
 
 
 async def test_a_node_needs_several_failures_and_one_success(
@@ -218,87 +131,6 @@ async def test_a_round_is_made_when_its_interval_has_passed(
     world.clock.now += 1
     await health.round([target])
     assert len(world.asked) > before
-
-
-class Paths(MediaProbe):
-    """UDP as it is told; a look at one that is lost takes its time."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.lost = False
-        self.joins = True
-        self.joins_left: int | None = None
-        """After so many nobody can join; None: that does not happen."""
-        self.looks = 0
-
-    async def look(
-        self, at: LiveKitAt, node_id: str, media: tuple[str, int], within: float, hold: float = 0.0
-    ) -> Reply:
-        self.looks += 1
-        if not self.joins or self.joins_left == 0:
-            return Reply(Answer.SILENT)
-        self.joins_left = None if self.joins_left is None else self.joins_left - 1
-        self._world.clock.now += within if self.lost else 0.0
-        return Reply(Answer.NO_MEDIA) if self.lost else Reply(Answer.GOOD, 0.001)
-
-
-@pytest.fixture
-async def watched(world: World) -> AsyncIterator[tuple[Paths, SfuHealth]]:
-    """Nodes whose media path is looked at."""
-    paths = Paths(world)
-    async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as client:
-        probe = Probe(client, world.clock)
-        media = MediaWatch(paths, world.clock.pause)
-        yield paths, SfuHealth(probe, 20, world.reachable, clock=world.clock, media=media)
-
-
-async def test_lost_udp_is_known_within_three_seconds_by_three_looks_that_do_not_wait_for_the_next_round(
-    world: World, watched: tuple[Paths, SfuHealth], pool: Callable[..., PoolTarget]
-) -> None:
-    (paths, health), target = watched, pool("a", proven=True, media=True, media_interval=1.0)
-    await rounds(world, health, target, 2)
-    paths.lost, lost_at, seen = True, world.clock.now, []
-    for _ in range(60):
-        world.clock.now += 0.1
-        await health.round([target])
-        seen.append((health.evidence(EU).sick, world.clock.now - lost_at))
-    assert health.evidence(EU).cause is Cause.MEDIA
-    known = next(after for sick, after in seen if sick)
-    assert 3 * WITHIN < known <= 1.0 + 3 * (WITHIN + 0.1) + 0.1
-    started = len(world.asked)
-    world.clock.now += 0.5
-    await health.round([target])
-    world.clock.now += 0.2
-    await health.round([target])
-    # Once it counts as sick there is no hurry any more.
-    assert len([url for url in world.asked[started:] if url.endswith("/metrics")]) <= 1
-
-
-async def test_a_round_whose_answers_come_sooner_than_those_before_looks_at_media_all_the_same(
-    world: World, watched: tuple[Paths, SfuHealth], pool: Callable[..., PoolTarget]
-) -> None:
-    (paths, health), target = watched, pool("a", proven=True, media=True, media_interval=1.0)
-    for number, takes in enumerate((0.05, 0.01, 0.03, 0.0)):
-        world.takes, world.clock.now = takes, float(number)
-        await health.round([target])
-    assert paths.looks == 4
-
-
-async def test_joins_that_do_not_come_about_add_nothing_to_a_loss_that_is_not_certain(
-    world: World, watched: tuple[Paths, SfuHealth], pool: Callable[..., PoolTarget]
-) -> None:
-    """A starved machine answers late, over UDP too, and then cannot be joined at all."""
-    (paths, health), target = watched, pool("a", proven=True, media=True, media_interval=1.0)
-    await rounds(world, health, target, 2)
-    paths.lost, paths.joins_left = True, 1
-    await rounds(world, health, target, 10)
-    assert (health.evidence(EU).sick, health.nodes(["uid-a"])["uid-a"].health) == (False, "good")
-    paths.joins_left = None
-    await rounds(world, health, target, 2)
-    assert health.evidence(EU).sick
-    paths.joins = False
-    await rounds(world, health, target, 10)
-    assert health.evidence(EU).sick, "what is certain stays so while it cannot be looked at"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,10 @@ def test_a_pod_tells_its_node_template_drain_and_ports() -> None:
                 },
             },
             "spec": {"containers": [{"ports": [{"name": "http", "hostPort": 1}, {"name": "rtc-udp", "hostPort": 2}]}]},
-            "status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]},
+            "status": {
+                "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}],
+                "containerStatuses": [{"name": "livekit", "state": {"running": {"startedAt": "2026-11-22T11:00:00Z"}}}],
+            },
         }
     ).sfu
     assert marks == SfuMarks(
@@ -76,6 +79,7 @@ def test_a_pod_tells_its_node_template_drain_and_ports() -> None:
         ends="2026-11-22T14:00:00Z",
         ports=(("http", 1), ("rtc-udp", 2)),
         open=True,
+        began="2026-11-22T11:00:00Z",
     )
 
 

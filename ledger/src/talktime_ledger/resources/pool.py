@@ -136,12 +136,14 @@ class Health(Spec):
     """When a node or the pool counts as sick. At the defaults a dead or hung pool is known in 2 to 4 s."""
 
     interval: Duration = Field("1s", description="Pause between two rounds over the nodes; an answer may take 1s.")
-    failure_threshold: int = Field(3, ge=1, le=20, description="So many bad rounds in a row count as sick.")
+    failure_threshold: int = Field(
+        3, ge=1, le=20, description="So many bad rounds in a row, or looks at the media path, count as sick."
+    )
     media_probe: bool = Field(
         True,
         description="Join each node every 5s, with fallback mode Auto every 1s, and exchange ICE checks with its UDP"
         " port: UDP that is dropped while HTTP answers counts as sick, with failureThreshold 3 after 2 to 3s (without"
-        " Auto 7s). UDP that never came through to any node counts against none.",
+        " Auto up to 7s). UDP that never came through to any node counts against none.",
     )
     restart_sick: bool = Field(
         True,

@@ -2,7 +2,8 @@
 
 Good: a node that takes new rooms answers `/` and its room service. Bad: none does, and it is the nodes' own fault. All
 sick together is a dependency's fault: without Redis every node answers 406 and makes no room while media flows, so that
-is unknown. Also unknown: nobody answers, not even the ledger or the API server, because then it is our own network.
+is unknown. So is a server that has just been started again. And so is the silence of everybody, ledger and API server
+too: that is our own network.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Answer(StrEnum):
     HUNG = "takes connections and does not answer"
     SILENT = "cannot be reached"
     NO_MEDIA = "answers, but no UDP comes through"
+    RESTARTING = "has just begun anew and does not answer yet"
     UNTRUSTED = "shows a certificate that is not trusted"
     DENIED = "refuses the password"
 
@@ -34,6 +36,8 @@ class Answer(StrEnum):
         """As evidence about this node. `network`: whether anything else could be reached."""
         if self is Answer.GOOD:
             return "good"
+        if self is Answer.RESTARTING:
+            return "unknown"
         return "bad" if self is not Answer.SILENT or network == "good" else "unknown"
 
 
@@ -50,6 +54,7 @@ class Cause(StrEnum):
 
     NONE = "NodesAnswer"
     STARTING = "NodesStarting"
+    RESTARTING = "NodesRestarting"
     ONE_NODE = "NodeSick"
     ALL_NODES = "AllNodesSick"
     NO_NODE = "NoNode"
@@ -104,6 +109,11 @@ def judge_round(nodes: Mapping[str, Answer], redis: Answer | None, network: Verd
     told = "; ".join(f"{name} {sick[name].value}" for name in sorted(sick)[:SHOWN])
     if len(sick) < len(nodes):
         return Round("good", Cause.ONE_NODE, told) if sick else Round("good", Cause.NONE)
+    if Answer.RESTARTING in nodes.values():
+        # A server that is back within seconds keeps its sessions.
+        return Round(
+            "unknown", Cause.RESTARTING, f"none of {len(nodes)} nodes answers, one is back in a moment: {told}"
+        )
     if all(answer.verdict(network) == "unknown" for answer in nodes.values()):
         text = "neither nodes nor ledger nor API server answer the operator: its own network; nothing is decided"
         return Round("unknown", Cause.NETWORK, text)

@@ -106,7 +106,7 @@ async def checking(
     checks, loop = Checks(offered, own, clock), asyncio.get_running_loop()
     try:
         for address in dict.fromkeys((media, *offered.udp)):
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, OverflowError):
                 transport, _ = await loop.create_datagram_endpoint(lambda: _Answers(checks.take), remote_addr=address)
                 checks.transports.append(transport)
         if not checks.transports:

@@ -116,8 +116,8 @@ class MediaProbe:
     @asynccontextmanager
     async def _room(self, at: LiveKitAt, room: str, node_id: str) -> AsyncIterator[None]:
         body = {"name": room, "nodeId": node_id, "emptyTimeout": 10, "departureTimeout": 1, "maxParticipants": 1}
-        await self._call(at, "CreateRoom", body, {"roomCreate": True})
         try:
+            await self._call(at, "CreateRoom", body, {"roomCreate": True})
             yield
         finally:
             with suppress(httpx.HTTPError, Unexpected):

@@ -90,6 +90,10 @@ class MediaWatch:
         known = {name: self._looks[uid].answer for uid, name in nodes if uid in self._looks}
         return judge_media({name: answer for name, answer in known.items() if answer is not None}, proven)
 
+    def begun_anew(self, uid: str) -> None:
+        """What was seen of the process before is not known of this one."""
+        self._looks.pop(uid, None)
+
     def forget(self, but: set[str]) -> None:
         self._looks = {uid: look for uid, look in self._looks.items() if uid in but}
 

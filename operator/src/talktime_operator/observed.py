@@ -32,6 +32,8 @@ from .names import (
 LEAVING_TAINTS = frozenset({"karpenter.sh/disrupted", "ToBeDeletedByClusterAutoscaler"})
 """Put on a machine by autoscalers before they take it away; they do not always cordon it."""
 
+SFU_CONTAINER = "livekit"
+
 SpecModel = TypeVar("SpecModel", bound=Spec)
 
 
@@ -140,7 +142,7 @@ class SfuMarks:
                 (
                     (container["state"].get("running") or {}).get("startedAt") or ""
                     for container in status.get("containerStatuses") or ()
-                    if container.get("state")
+                    if container.get("name") == SFU_CONTAINER and container.get("state")
                 ),
                 "",
             ),

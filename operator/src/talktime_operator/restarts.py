@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
 
 from talktime_operator.observed import Pod
 
@@ -17,12 +17,15 @@ class Restarts:
     def __init__(self) -> None:
         self._began: dict[str, tuple[str, float]] = {}
 
-    def see(self, pods: Iterable[Pod], now: float) -> None:
-        """What began before it was first seen is no restart; one that does not run has not begun again."""
+    def seen(self, pods: Iterable[Pod], now: float) -> Iterator[str]:
+        """Uids of those that have begun anew since they were last asked for. What began before it was first seen is no
+        restart; one that does not run has not begun again."""
         for pod in pods:
             began, _ = self._began.get(pod.uid, ("", 0.0))
             if pod.sfu.began not in ("", began):
                 self._began[pod.uid] = (pod.sfu.began, now if began else float("-inf"))
+                if began:
+                    yield pod.uid
 
     def recent(self, uid: str, now: float) -> bool:
         return uid in self._began and now - self._began[uid][1] <= RECENT_SECONDS

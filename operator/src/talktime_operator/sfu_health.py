@@ -26,7 +26,7 @@ from talktime_operator.pools.healing import Sickness
 from talktime_operator.pools.health import DEPENDENT, UNANSWERED, Answer, Cause, Evidence, Media, Round, judge_round
 from talktime_operator.pools.nodes import NodeHealth
 from talktime_operator.redis_probe import RedisAt
-from talktime_operator.restarts import Restarts
+from talktime_operator.restarts import RECENT_SECONDS, Restarts
 from talktime_operator.sfu_probe import LiveKitAt, Probe
 
 FALLBACK_INTERVAL = 5.0
@@ -105,6 +105,7 @@ class _History:
     last: Reading | None = None
     last_good: Reading | None = None
     at: float = 0.0
+    good_at: float = float("-inf")
     bad_since: float = 0.0
 
 
@@ -185,7 +186,9 @@ class SfuHealth(Collector):
         async with self._asking:
             now = self._clock()
             self._forget(pools)
-            self._restarts.see((t.pod for p in pools for t in p.nodes), now)
+            for uid in self._restarts.seen((t.pod for p in pools for t in p.nodes), now):
+                if self._media is not None:
+                    self._media.begun_anew(uid)
             known = self._pools
             due = [p for p in pools if p.key not in known or now - known[p.key].started >= known[p.key].due_after(p)]
             changed = await asyncio.gather(*(self._ask_pool(p, now) for p in due))
@@ -213,7 +216,7 @@ class SfuHealth(Collector):
         stale = max(self._stale, 3 * target.interval)
         state = self._pools.setdefault(target.key, _Pool(now, stale, streak=Streak(proven=target.proven)))
         state.media = Media(proven=target.media_proven) if state.round is None else state.media
-        state.started, state.stale = now, stale
+        state.started, state.stale, state.hurries = now, stale, False
         nodes = [t for t in target.nodes if t.pod.phase == "Running" and self._resolve(t.pod)]
         uids = [t.pod.uid for t in nodes]
         before = self.nodes(uids), self.evidence(target.key).picture()
@@ -238,12 +241,16 @@ class SfuHealth(Collector):
         rounds = min((self._weight(t, r) for t, r in takers), default=1)
         state.streak = state.streak.then(state.round.verdict, done - state.at, rounds)
         state.sick, state.at = pool_is_sick(state.streak, target.failure_threshold), done
-        state.hurries = state.round.cause is Cause.MEDIA and rounds > 0 and not state.sick
+        certain = state.streak.rounds >= target.failure_threshold
+        state.hurries = state.round.cause is Cause.MEDIA and rounds > 0 and not certain
         return before != (self.nodes(uids), self.evidence(target.key).picture())
 
     def _restarting(self, target: Target, reading: Reading, now: float) -> Reading:
-        new = reading.answer is Answer.REFUSED and self._restarts.recent(target.pod.uid, now)
-        return replace(reading, answer=Answer.RESTARTING) if new else reading
+        """One that has not been good since is not excused again: it may be started again and again."""
+        history = self._histories.get(target.pod.uid)
+        was_good = history is not None and now - history.good_at <= 2 * RECENT_SECONDS
+        excused = reading.answer is Answer.REFUSED and was_good and self._restarts.recent(target.pod.uid, now)
+        return replace(reading, answer=Answer.RESTARTING) if excused else reading
 
     async def _ask_node(self, target: Target, pool: PoolTarget, within: float, now: float) -> Reading:
         address, ports, keys = self._resolve(target.pod), target.ports, pool.keys
@@ -290,16 +297,20 @@ class SfuHealth(Collector):
     def _without_media(self, target: Target, reading: Reading) -> Reading:
         """A node that answers over HTTP and has lost UDP. One that could not be joined this time, as one that is
         starved, is what it was before, and adds nothing: what is not certain does not become so by that (law 6)."""
-        looks = self._media.lost(target.pod.uid) if self._media is not None and target.takes_rooms else None
+        looks = self._media.lost(target.pod.uid) if self._media is not None else None
         if looks is None or reading.answer is not Answer.GOOD:
             return reading
+        if not target.takes_rooms:  # nobody looks any more
+            return replace(reading, answer=Answer.NO_MEDIA, looks=0) if self._certain(target) else reading
         return replace(reading, answer=Answer.NO_MEDIA, looks=looks)
 
     def _weight(self, target: Target, reading: Reading) -> int:
         """As how many rounds a node's answer counts for its pool: what is certain already needs no further look."""
+        return reading.looks or int(self._certain(target))
+
+    def _certain(self, target: Target) -> bool:
         history = self._histories.get(target.pod.uid)
-        certain = history is not None and history.failures >= target.failure_threshold
-        return reading.looks or int(certain)
+        return history is not None and history.failures >= target.failure_threshold
 
     async def _ask_redis(self, target: PoolTarget, within: float) -> Answer | None:
         """Asked only when a node lacks something: a node that makes rooms has its Redis."""
@@ -332,7 +343,7 @@ class SfuHealth(Collector):
             return  # ages into unknown
         history.last, history.at = reading, now
         if verdict == "good":
-            history.failures, history.last_good = 0, reading
+            history.failures, history.last_good, history.good_at = 0, reading, now
         else:
             history.bad_since = history.bad_since if history.failures else now
             history.failures += reading.looks

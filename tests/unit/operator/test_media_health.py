@@ -8,7 +8,7 @@ from dataclasses import replace
 import httpx
 import pytest
 from talktime_operator.media_watch import WITHIN, MediaWatch
-from talktime_operator.pools.health import Answer, Cause
+from talktime_operator.pools.health import Answer, Cause, judge_round
 from talktime_operator.restarts import RECENT_SECONDS
 from talktime_operator.sfu_health import PoolTarget, SfuHealth
 from talktime_operator.sfu_probe import Probe
@@ -139,6 +139,40 @@ async def test_a_server_that_was_started_again_is_given_its_time_and_no_more(
     assert health.evidence(EU).sick
 
 
+async def test_a_server_that_is_started_again_and_again_is_sick(
+    world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
+) -> None:
+    """However short the waits of its kubelet are."""
+    target = pool("a", proven=True)
+    node = target.nodes[0]
+    world.root["a"] = 200
+    for number in range(20):
+        pod = replace(node.pod, sfu=replace(node.pod.sfu, began=f"12:{number // 4:02}:00"))
+        await rounds(world, health, replace(target, nodes=(replace(node, pod=pod),)))
+        world.root["a"] = NO
+    assert health.evidence(EU).sick
+    assert health.nodes(["uid-a"])["uid-a"].health == "bad"
+
+
+async def test_what_was_seen_of_a_process_is_not_known_of_the_next_one(
+    world: World, watched: tuple[Paths, SfuHealth], pool: Callable[..., PoolTarget]
+) -> None:
+    (paths, health), target = watched, pool("a", proven=True, media=True, media_interval=1.0)
+    node = target.nodes[0]
+
+    def began(at: str) -> PoolTarget:
+        pod = replace(node.pod, sfu=replace(node.pod.sfu, began=at))
+        return replace(target, nodes=(replace(node, pod=pod),))
+
+    await rounds(world, health, began("12:00:00"), 2)
+    paths.answers["a"] = Answer.NO_MEDIA
+    await rounds(world, health, began("12:00:00"), 2)
+    assert health.evidence(EU).sick
+    paths.answers["a"] = Answer.SILENT
+    await rounds(world, health, began("12:05:00"))
+    assert (health.evidence(EU).streak.verdict, health.evidence(EU).media.verdict) == ("good", "unknown")
+
+
 async def test_a_server_that_was_not_seen_before_was_not_started_again(
     world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
 ) -> None:
@@ -148,3 +182,16 @@ async def test_a_server_that_was_not_seen_before_was_not_started_again(
     world.root["a"] = NO
     await rounds(world, health, seen, 3)
     assert health.evidence(EU).sick
+
+
+@pytest.mark.parametrize(
+    ("nodes", "redis", "cause"),
+    [
+        ((Answer.REFUSED, Answer.RESTARTING), None, Cause.RESTARTING),
+        ((Answer.NO_ROOMS, Answer.RESTARTING), Answer.GOOD, Cause.RESTARTING),
+        ((Answer.STALE, Answer.RESTARTING), None, Cause.REDIS),
+        ((Answer.GOOD, Answer.RESTARTING), None, Cause.ONE_NODE),
+    ],
+)
+def test_a_restart_hides_no_other_cause(nodes: tuple[Answer, ...], redis: Answer | None, cause: Cause) -> None:
+    assert judge_round(dict(zip("ab", nodes, strict=True)), redis, "good").cause is cause

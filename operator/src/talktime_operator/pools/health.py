@@ -109,18 +109,17 @@ def judge_round(nodes: Mapping[str, Answer], redis: Answer | None, network: Verd
     told = "; ".join(f"{name} {sick[name].value}" for name in sorted(sick)[:SHOWN])
     if len(sick) < len(nodes):
         return Round("good", Cause.ONE_NODE, told) if sick else Round("good", Cause.NONE)
-    if Answer.RESTARTING in nodes.values():
-        # A server that is back within seconds keeps its sessions.
-        return Round(
-            "unknown", Cause.RESTARTING, f"none of {len(nodes)} nodes answers, one is back in a moment: {told}"
-        )
-    if all(answer.verdict(network) == "unknown" for answer in nodes.values()):
-        text = "neither nodes nor ledger nor API server answer the operator: its own network; nothing is decided"
-        return Round("unknown", Cause.NETWORK, text)
     lacking = [answer for answer in nodes.values() if answer in DEPENDENT]
     if lacking and redis is not Answer.GOOD:
         says = redis.value if redis in (Answer.UNTRUSTED, Answer.DENIED) else "does not answer"
         return _redis(f"none of {len(nodes)} nodes takes rooms ({told}) and Redis {says}")
+    if Answer.RESTARTING in nodes.values():
+        # A server that is back within seconds keeps its sessions.
+        text = f"none of {len(nodes)} nodes answers, and one is back in a moment: {told}"
+        return Round("unknown", Cause.RESTARTING, text)
+    if all(answer.verdict(network) == "unknown" for answer in nodes.values()):
+        text = "neither nodes nor ledger nor API server answer the operator: its own network; nothing is decided"
+        return Round("unknown", Cause.NETWORK, text)
     if len(lacking) == len(nodes):
         if all(answer is Answer.STALE for answer in lacking):
             return _redis("every node answers 406: they do not reach their Redis, which answers the operator")

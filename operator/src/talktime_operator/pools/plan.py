@@ -205,7 +205,7 @@ def heal(seen: Seen, live: Sequence[Pod], steps: drain.Decision) -> healing.Heal
     ]
     ward = healing.Ward(
         patients,
-        any_good=any(seen.nodes[p.uid].health == "good" for p in live if p.uid in seen.nodes),
+        any_good=any(seen.nodes[p.uid].health == "good" for p in staying if p.uid in seen.nodes),
         any_starting=any(p.terminating or p.phase == "Pending" for p in seen.pods),
         cause=seen.evidence.cause,
     )

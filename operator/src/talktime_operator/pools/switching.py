@@ -69,6 +69,8 @@ def switch(
 def nodes_healthy(view: PoolView, evidence: Evidence, enough: bool, missing: str) -> Finding:
     """`enough`: as many nodes answer as are wanted; `missing`: what is said when not."""
     kind = "NodesHealthy"
+    if evidence.cause is Cause.RESTARTING:
+        return Finding(kind, "Unknown", Cause.RESTARTING.value, evidence.message)
     if view.health == "good":
         if evidence.cause is Cause.ONE_NODE:
             return Finding(kind, "False", Cause.ONE_NODE.value, evidence.message)

@@ -52,7 +52,8 @@ def placed(crowd: Crowd, who: str) -> str:
     crowd.until(f"{who} is there", over, LOOK_SECONDS, began)
     events = [event for event in crowd.events(began) if event["who"] == who]
     crowd.leave(who)
-    crowd.until(f"{who} has left", gone, LEAVE_SECONDS, began)
+    if not crowd.until(f"{who} has left", gone, LEAVE_SECONDS, began):
+        crowd.begin_anew()
     if figures.new_interview(events, who) is None:
         return f"no interview: {events}"
     return figures.place(events, who)

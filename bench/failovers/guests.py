@@ -37,7 +37,6 @@ SILENCE_SECONDS = 0.7
 """Words after so much silence are a new beginning."""
 QUIET_FIRST_SECONDS, QUIET_ELSEWHERE_SECONDS, QUIET_HERE_SECONDS = 40.0, 15.0, 1.0
 ATTEMPTS = 10
-LEAVE_SECONDS = 8.0
 AGENT = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
 
 
@@ -215,9 +214,7 @@ async def main(url: str, key: str) -> None:
             leaving = [guests.pop(who) for who in order.get("who") or list(guests)]
             for one in leaving:
                 one.tell("leaving")
-            # The SDK's way out was seen to hang after a connection that could not be mended.
-            leaves = (asyncio.wait_for(one.leave(), LEAVE_SECONDS) for one in leaving)
-            await asyncio.gather(*leaves, return_exceptions=True)
+            await asyncio.gather(*(one.leave() for one in leaving), return_exceptions=True)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def once(house: House, crowd: Crowd, variant: Variant, name: str, interviews: in
                 one = replace(one, agreed=figures.agreed(crowd.events(began), fault.at.timestamp(), fallback, said))
             crowd.leave()
             here = {event["who"] for event in crowd.events(began) if event["what"] == "token"}
-            crowd.until("everybody has left", lambda events: left(events) >= here, 30, began)
+            if not crowd.until("everybody has left", lambda events: left(events) >= here, 30, began):
+                crowd.begin_anew()
     at_home_again(house, crowd, name)
     if before is not None:
         now = Standing.now(house)

@@ -16,8 +16,8 @@ from talktime_operator.pools.nodes import ports_of
 from talktime_operator.pools.reconcile import Pools
 from talktime_operator.pools.switching import PROVEN
 from talktime_operator.redis_probe import RedisAt
-from talktime_operator.sfu_health import PoolTarget, Target
 from talktime_operator.sfu_probe import LiveKitAt
+from talktime_operator.sfu_reading import PoolTarget, Target
 
 
 def pool_targets(cluster: Cluster, pools: Pools, namespace: str) -> list[PoolTarget]:

@@ -13,8 +13,9 @@ from talktime_operator.media_probe import MediaProbe
 from talktime_operator.media_watch import MediaWatch
 from talktime_operator.names import Key
 from talktime_operator.observed import Pod
-from talktime_operator.sfu_health import PoolTarget, SfuHealth, Target
+from talktime_operator.sfu_health import SfuHealth
 from talktime_operator.sfu_probe import Probe
+from talktime_operator.sfu_reading import PoolTarget, Target
 
 EU = Key("talktime", "eu")
 PAUSE = 0.3

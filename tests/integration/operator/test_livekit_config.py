@@ -24,7 +24,7 @@ from talktime_operator.children.sfu_config import NODE_IP, livekit_config
 from talktime_operator.children.sfu_keys import SfuKeys, entries, ring_entry
 from talktime_operator.names import Key
 from talktime_operator.pools.rotation import Keys, Pair, Stage, fingerprint
-from talktime_operator.sfu_health import parse_metrics
+from talktime_operator.sfu_reading import parse_metrics
 
 KEY = Key("talktime", "eu")
 OLD, NEW = (

@@ -13,7 +13,8 @@ from talktime_ledger.resources.project import ProjectSpec
 from talktime_ledger.wire import ProjectStatus
 from talktime_operator.names import Key, Owner
 from talktime_operator.observed import Pod
-from talktime_operator.sfu_health import PoolTarget, SfuHealth, Target
+from talktime_operator.sfu_health import SfuHealth
+from talktime_operator.sfu_reading import PoolTarget, Target
 
 from tests.unit.operator.played_sfus import EU, World
 

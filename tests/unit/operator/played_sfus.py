@@ -6,8 +6,9 @@ import httpx
 from talktime_operator.media_probe import MediaProbe
 from talktime_operator.names import Key
 from talktime_operator.pools.health import Answer
-from talktime_operator.sfu_health import PoolTarget, SfuHealth
+from talktime_operator.sfu_health import SfuHealth
 from talktime_operator.sfu_probe import LiveKitAt, Probe, Reply
+from talktime_operator.sfu_reading import PoolTarget
 
 EU = Key("talktime", "eu")
 NO = httpx.ConnectError("no")

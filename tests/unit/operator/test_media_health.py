@@ -10,8 +10,9 @@ import pytest
 from talktime_operator.media_watch import WITHIN, MediaWatch
 from talktime_operator.pools.health import Answer, Cause, judge_round
 from talktime_operator.restarts import RECENT_SECONDS
-from talktime_operator.sfu_health import PoolTarget, SfuHealth
+from talktime_operator.sfu_health import SfuHealth
 from talktime_operator.sfu_probe import Probe
+from talktime_operator.sfu_reading import PoolTarget
 
 from tests.unit.operator.played_sfus import EU, NO, Paths, World, rounds
 

@@ -13,8 +13,9 @@ from talktime_operator.names import Key
 from talktime_operator.observed import Pod
 from talktime_operator.pools.health import Answer, Cause
 from talktime_operator.redis_probe import RedisAt
-from talktime_operator.sfu_health import PoolTarget, SfuHealth, parse_metrics
+from talktime_operator.sfu_health import SfuHealth
 from talktime_operator.sfu_probe import LiveKitAt, Probe
+from talktime_operator.sfu_reading import PoolTarget, parse_metrics
 from talktime_operator.workers import WorkerLoads, active_jobs, worker_url
 
 from tests.unit.operator.played_sfus import CUT, EU, HUNG, METRICS, NO, Clock, World, rounds

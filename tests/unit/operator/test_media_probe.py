@@ -99,27 +99,29 @@ class Node(asyncio.DatagramProtocol):
 @pytest.mark.parametrize(
     ("answered", "comes_through", "asked"),
     [
-        (range(100), True, range(2, 5)),
-        ((), False, range(3, 4)),
-        ((2, 3, 4, 5, 6), True, range(3, 6)),
-        ((0, 2, 3, 4, 5, 6), True, range(3, 5)),
-        ((0,), False, range(4, 5)),
-        ((0, 1), False, range(5, 6)),
+        (range(100), True, 3),
+        ((), False, 3),
+        (range(2, 100), True, 3),
+        ((0, *range(2, 100)), True, 3),
+        ((0,), False, 4),
+        ((0, 1), False, 5),
     ],
     ids=["always", "never", "late", "one lost", "lost after the first", "lost at the end, which is waited for"],
 )
 async def test_a_look_watches_the_path_and_three_lost_checks_in_a_row_are_a_loss(
-    answered: Collection[int], comes_through: bool, asked: range
+    answered: Collection[int], comes_through: bool, asked: int
 ) -> None:
     loop = asyncio.get_running_loop()
     transport, node = await loop.create_datagram_endpoint(lambda: Node(answered), local_addr=("127.0.0.1", 0))
     node.transport = transport
     try:
-        async with checking(Offered("abcd", PASSWORD, ()), "own", transport.get_extra_info("sockname")) as checks:
+        where = transport.get_extra_info("sockname")
+        # A clock of the checks: however slow the machine is, each takes 0.1 s.
+        async with checking(Offered("abcd", PASSWORD, ()), "own", where, lambda: node.asked / 10) as checks:
             took = await checks.watch(0.3, 0.3)
     finally:
         transport.close()
-    assert (took is not None, node.asked in asked) == (comes_through, True), node.asked
+    assert (took is None, node.asked >= asked) == (not comes_through, True), node.asked
 
 
 @pytest.mark.parametrize(("wakes_after", "late"), [(0.0, True), (0.05, True), (10.0, False)])

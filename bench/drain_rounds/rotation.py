@@ -22,6 +22,7 @@ STAY_SECONDS = 40.0
 OVER_SECONDS = 2400.0
 """15 min belong to tokens that were handed out and to agents that sign with the old pair; four nodes drain."""
 SETTLED = "KeysSettled"
+OUTSIDE = ("refused", "failed")
 
 
 def once(house: House, crowd: Crowd, name: str) -> tuple[Sample, dict[str, float]]:
@@ -72,8 +73,8 @@ def stage_of(house: House) -> str:
 
 
 def present(events: Sequence[Event], came: Sequence[str]) -> list[str]:
-    """Guests who have not left yet."""
-    gone = {event["who"] for event in events if event["what"] in ("left", "refused")}
+    """Guests who have not left yet; who did not get in is not there."""
+    gone = {event["who"] for event in events if event["what"] in ("left", *OUTSIDE)}
     return [who for who in came if who not in gone]
 
 
@@ -91,8 +92,8 @@ def leaving(events: Sequence[Event], came: Sequence[str], now: float) -> list[st
 
 
 def another(events: Sequence[Event], came: Sequence[str], now: float) -> bool:
-    """Whether it is time for one more guest; one that was refused holds nobody up. Pure."""
+    """Whether it is time for one more guest; one that did not get in holds nobody up. Pure."""
     if not came:
         return True
-    told = first(events, came[-1], "token") or first(events, came[-1], "refused")
+    told = next((first(events, came[-1], what) for what in ("token", *OUTSIDE) if first(events, came[-1], what)), None)
     return told is not None and now - told["at"] >= COME_SECONDS and len(present(events, came)) < AT_ONCE

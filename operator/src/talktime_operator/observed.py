@@ -24,6 +24,7 @@ from .names import (
     RING_ANNOTATION,
     ROTATE_ANNOTATION,
     SECRETS_ANNOTATION,
+    SFU_CONTAINER,
     TEMPLATE_ANNOTATION,
     Key,
     Manifest,
@@ -31,8 +32,6 @@ from .names import (
 
 LEAVING_TAINTS = frozenset({"karpenter.sh/disrupted", "ToBeDeletedByClusterAutoscaler"})
 """Put on a machine by autoscalers before they take it away; they do not always cordon it."""
-
-SFU_CONTAINER = "livekit"
 
 SpecModel = TypeVar("SpecModel", bound=Spec)
 

@@ -27,6 +27,12 @@ async def watched(world: World) -> AsyncIterator[tuple[Paths, SfuHealth]]:
         yield paths, SfuHealth(probe, 20, world.reachable, clock=world.clock, media=media)
 
 
+def begun(target: PoolTarget, at: str) -> PoolTarget:
+    """With a server that began at that time; "": it does not run."""
+    nodes = tuple(replace(n, pod=replace(n.pod, sfu=replace(n.pod.sfu, began=at))) for n in target.nodes)
+    return replace(target, nodes=nodes)
+
+
 async def test_lost_udp_is_known_within_three_seconds_by_three_looks_that_do_not_wait_for_the_next_round(
     world: World, watched: tuple[Paths, SfuHealth], pool: Callable[..., PoolTarget]
 ) -> None:
@@ -125,18 +131,14 @@ async def test_refused_connections_after_a_look_without_udp_are_rounds_of_their_
 async def test_a_server_that_was_started_again_is_given_its_time_and_no_more(
     world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
 ) -> None:
-    def began(at: str) -> PoolTarget:
-        target = pool("a", proven=True)
-        pod = target.nodes[0].pod
-        return replace(target, nodes=(replace(target.nodes[0], pod=replace(pod, sfu=replace(pod.sfu, began=at))),))
-
-    await rounds(world, health, began("12:00:00"), 2)
+    target = pool("a", proven=True)
+    await rounds(world, health, begun(target, "12:00:00"), 2)
     world.root["a"] = NO
-    await rounds(world, health, began(""), 2)
-    await rounds(world, health, began("12:05:00"), int(RECENT_SECONDS))
+    await rounds(world, health, begun(target, ""), 2)
+    await rounds(world, health, begun(target, "12:05:00"), int(RECENT_SECONDS))
     seen = health.evidence(EU)
     assert (seen.streak.verdict, seen.cause, seen.sick) == ("unknown", Cause.RESTARTING, False)
-    await rounds(world, health, began("12:05:00"), 4)
+    await rounds(world, health, begun(target, "12:05:00"), 4)
     assert health.evidence(EU).sick
 
 
@@ -144,12 +146,8 @@ async def test_a_server_that_is_started_again_and_again_is_sick(
     world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
 ) -> None:
     """However short the waits of its kubelet are."""
-    target = pool("a", proven=True)
-    node = target.nodes[0]
-    world.root["a"] = 200
     for number in range(20):
-        pod = replace(node.pod, sfu=replace(node.pod.sfu, began=f"12:{number // 4:02}:00"))
-        await rounds(world, health, replace(target, nodes=(replace(node, pod=pod),)))
+        await rounds(world, health, begun(pool("a", proven=True), f"12:{number // 4:02}:00"))
         world.root["a"] = NO
     assert health.evidence(EU).sick
     assert health.nodes(["uid-a"])["uid-a"].health == "bad"
@@ -159,29 +157,20 @@ async def test_what_was_seen_of_a_process_is_not_known_of_the_next_one(
     world: World, watched: tuple[Paths, SfuHealth], pool: Callable[..., PoolTarget]
 ) -> None:
     (paths, health), target = watched, pool("a", proven=True, media=True, media_interval=1.0)
-    node = target.nodes[0]
-
-    def began(at: str) -> PoolTarget:
-        pod = replace(node.pod, sfu=replace(node.pod.sfu, began=at))
-        return replace(target, nodes=(replace(node, pod=pod),))
-
-    await rounds(world, health, began("12:00:00"), 2)
+    await rounds(world, health, begun(target, "12:00:00"), 2)
     paths.answers["a"] = Answer.NO_MEDIA
-    await rounds(world, health, began("12:00:00"), 2)
+    await rounds(world, health, begun(target, "12:00:00"), 2)
     assert health.evidence(EU).sick
     paths.answers["a"] = Answer.SILENT
-    await rounds(world, health, began("12:05:00"))
+    await rounds(world, health, begun(target, "12:05:00"))
     assert (health.evidence(EU).streak.verdict, health.evidence(EU).media.verdict) == ("good", "unknown")
 
 
 async def test_a_server_that_was_not_seen_before_was_not_started_again(
     world: World, health: SfuHealth, pool: Callable[..., PoolTarget]
 ) -> None:
-    target = pool("a", proven=True)
-    pod = target.nodes[0].pod
-    seen = replace(target, nodes=(replace(target.nodes[0], pod=replace(pod, sfu=replace(pod.sfu, began="12:00:00"))),))
     world.root["a"] = NO
-    await rounds(world, health, seen, 3)
+    await rounds(world, health, begun(pool("a", proven=True), "12:00:00"), 3)
     assert health.evidence(EU).sick
 
 

@@ -191,7 +191,7 @@ def _container(key: Key, spec: SFUPoolSpec, images: Images) -> Manifest:
         environment.append({"name": "REDIS_PASSWORD", "valueFrom": {"secretKeyRef": source}})
     arguments = [] if spec.network.use_external_ip else ["--node-ip=$(NODE_IP)"]
     return {
-        "name": "livekit",
+        "name": names.SFU_CONTAINER,
         "image": images.sfu,
         "imagePullPolicy": images.pull_policy,
         "args": arguments,

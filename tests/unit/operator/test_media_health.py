@@ -111,7 +111,8 @@ async def test_a_node_that_drains_is_not_looked_at_and_holds_nobody_up(
     paths.answers["b"] = Answer.NO_MEDIA
     await rounds(world, health, draining, 2)
     assert health.evidence(EU).sick
-    assert health.nodes(["uid-a"])["uid-a"].health == "good"
+    drains = health.nodes(["uid-a"])["uid-a"]
+    assert (drains.health, drains.counted) == ("good", True), "its rooms are known, so its drain can end"
 
 
 async def test_refused_connections_after_a_look_without_udp_are_rounds_of_their_own(

@@ -43,6 +43,7 @@ class World:
         self.root: dict[str, int | Exception] = {}
         self.rooms: dict[str, int | Exception] = {}
         self.asked: list[str] = []
+        self.metrics = METRICS
         self.network = True
         self.clock = Clock()
         self.takes = 0.0
@@ -53,7 +54,7 @@ class World:
         self.asked.append(str(request.url))
         self.clock.now += self.takes
         if request.url.port == 6789:
-            return httpx.Response(200, text=METRICS.replace("ND_x", f"ND_{host}"))
+            return httpx.Response(200, text=self.metrics.replace("ND_x", f"ND_{host}"))
         given = (self.rooms if "RoomService" in request.url.path else self.root).get(host, 200)
         if isinstance(given, Exception):
             raise given

@@ -14,7 +14,7 @@ from talktime_operator.sfu_health import SfuHealth
 from talktime_operator.sfu_probe import Probe
 from talktime_operator.sfu_reading import PoolTarget
 
-from tests.unit.operator.played_sfus import EU, NO, Paths, World, rounds
+from tests.unit.operator.played_sfus import EU, METRICS, NO, Paths, World, rounds
 
 
 @pytest.fixture
@@ -109,10 +109,11 @@ async def test_a_node_that_drains_is_not_looked_at_and_holds_nobody_up(
     draining = pool("a", "b", takes=(False, True), proven=True, media=True, media_interval=1.0)
     await rounds(world, health, draining)
     paths.answers["b"] = Answer.NO_MEDIA
+    world.metrics = METRICS.replace('"SERVER"} 4', '"SERVER"} 0')
     await rounds(world, health, draining, 2)
     assert health.evidence(EU).sick
     drains = health.nodes(["uid-a"])["uid-a"]
-    assert (drains.health, drains.counted) == ("good", True), "its rooms are known, so its drain can end"
+    assert (drains.health, drains.counted, drains.rooms) == ("good", True, 0), "its drain can end"
 
 
 async def test_refused_connections_after_a_look_without_udp_are_rounds_of_their_own(
